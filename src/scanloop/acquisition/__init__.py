@@ -1,0 +1,1 @@
+"""Which images are worth a label: uncertainty, diversity, and the price that bounds them."""

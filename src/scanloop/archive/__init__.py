@@ -1,0 +1,1 @@
+"""The archive as it comes in: readers, decoding, duplicates, splits and shards."""

@@ -1,0 +1,256 @@
+"""How a step makes its artifact: found when it is there, locked while it is made, whole or absent whenever it dies."""
+
+import functools
+import inspect
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, get_type_hints
+
+from filelock import FileLock, Timeout
+
+from scanloop.artifacts import check_artifact, read_json, write_bytes, write_json
+from scanloop.config import Section
+from scanloop.errors import ArtifactError, ScanloopError
+from scanloop.provenance import code_digest, digest, file_digest, machine, packages, source_digest
+
+logger = logging.getLogger("scanloop")
+
+P = ParamSpec("P")
+S = TypeVar("S")
+
+RECORD, RUN, SCRATCH = "artifact.json", "run.json", ".scratch"
+OWNER_VARIABLE = "SCANLOOP_OWNER_PID"
+HEARTBEAT_SECONDS = 1.0
+
+
+def step(kind: str, sources: Callable[[Any], list[str | None]] = lambda _: []) -> Callable[[Callable[P, S]], Callable[P, S]]:
+    """Turn a function into a step: it fills `output` with one artifact, and runs only when something changed.
+
+    The function takes `config` (its section), artifact directories as keyword `Path`s named after their kind, and
+    `output`; it returns a frozen dataclass of plain values. The decorated function
+
+    - computes a key from the config, the keys of its inputs, the bytes of its sources, its code and its packages, and
+      returns the stored summary when `output` was made under that key;
+    - holds a lock beside `output`, so that a process left over from a killed run and its successor never write both;
+    - lets the function write into a hidden directory, which becomes `output` by one rename when it is complete. A
+      directory left by a killed attempt with the same key is handed on, so that a step can continue from it;
+    - ends with the run that started it, when that run is killed.
+
+    Args:
+        kind: Key of `scanloop.artifacts.KINDS`.
+        sources: Paths outside of any artifact that the step reads, from its config; None stands for none.
+    """
+
+    def decorate(function: Callable[P, S]) -> Callable[P, S]:
+        signature = inspect.signature(function)
+        summary_type = get_type_hints(function)["return"]
+
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> S:
+            arguments = signature.bind(*args, **kwargs).arguments
+            output, config = Path(arguments["output"]).absolute(), arguments["config"]
+            inputs = {name: Path(value) for name, value in arguments.items() if isinstance(value, Path) and name != "output"}
+            name = function.__name__
+            with _errors_recorded(output), _locked(output):
+                record = _record(kind, name, function.__module__, config, inputs, sources(config))
+                if (found := _found(output, record["key"])) is not None:
+                    logger.info("%s: found in cache", name)
+                    return summary_type(**found)
+                partial = _prepare(output, record["key"])
+                with _beating(partial):
+                    arguments["output"] = partial
+                    summary = function(**arguments)  # type: ignore[call-arg]
+                _commit(partial, output, kind, record | {"summary": asdict(summary)})  # type: ignore[call-overload]
+                logger.info("%s: %s", name, _line(asdict(summary)))  # type: ignore[call-overload]
+                return summary
+
+        return run
+
+    return decorate
+
+
+def scratch(output: Path) -> Path:
+    """Directory for checkpoints inside an artifact in the making: kept when the step is killed, gone when it is done."""
+    folder = output / SCRATCH
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def read_key(artifact: Path) -> str:
+    """Key under which an artifact was made."""
+    return str(read_json(artifact / RECORD)["key"])
+
+
+def read_summary(artifact: Path) -> dict[str, Any]:
+    """Summary that the step left with its artifact."""
+    summary: dict[str, Any] = read_json(artifact / RECORD)["summary"]
+    return summary
+
+
+def read_seconds(artifact: Path) -> float:
+    """Seconds that a node spent on an artifact, those of killed attempts included."""
+    return float(read_json(artifact / RUN)["seconds"])
+
+
+def _record(
+    kind: str, name: str, module: str, config: Section, inputs: Mapping[str, Path], sources: list[str | None]
+) -> dict[str, Any]:
+    """What determines the artifact; the digest of it all is the key."""
+    facts = {
+        "kind": kind,
+        "step": name,
+        "config": config.model_dump(mode="json"),
+        "inputs": {input_name: read_key(path) for input_name, path in inputs.items()},
+        "sources": {path: source_digest(Path(path)) for path in sources if path and Path(path).exists()},
+        "code": code_digest(module),
+        "packages": packages(),
+    }
+    return facts | {"key": digest(facts)}
+
+
+def _found(output: Path, key: str) -> dict[str, Any] | None:
+    """Summary of the artifact at `output` if it was made under this key and every file is there in its size."""
+    try:
+        record = read_json(output / RECORD)
+    except ArtifactError:
+        return None
+    if record["key"] != key:
+        return None
+    for name, file in record["files"].items():
+        path = output / name
+        if not path.is_file() or path.stat().st_size != file["bytes"]:
+            return None
+    summary: dict[str, Any] = record["summary"]
+    return summary
+
+
+def _prepare(output: Path, key: str) -> Path:
+    """Hidden directory to fill: what an earlier attempt under the same key left, or a new one."""
+    partial = output.with_name(f".{output.name}.partial")
+    marker = partial / SCRATCH / "key"
+    if not marker.is_file() or marker.read_text() != key:
+        shutil.rmtree(partial, ignore_errors=True)
+        write_bytes(marker, key.encode())
+    for leftover in partial.rglob("*.tmp"):
+        leftover.unlink()
+    return partial
+
+
+def _commit(partial: Path, output: Path, kind: str, record: dict[str, Any]) -> None:
+    """Make the filled directory the artifact, by renaming it; an older artifact of the name goes first."""
+    seconds = sum(float(beat.read_text()) for beat in (partial / SCRATCH).glob("*.seconds"))
+    check_artifact(partial, kind)
+    shutil.rmtree(partial / SCRATCH)
+    files = sorted(path for path in partial.rglob("*") if path.is_file() and path.name not in (RECORD, RUN))
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    entries = {
+        str(path.relative_to(partial)): {"sha256": file_digest(path), "bytes": path.stat().st_size}
+        for path in files
+        if path.suffix not in {".html", ".css", ".js"} and path.name != "ledger.json"
+    }
+    write_json(partial / RUN, {"machine": machine(), "seconds": seconds, "finished": time.time()})
+    write_json(partial / RECORD, record | {"files": entries})
+    retired = output.with_name(f".{output.name}.retired")
+    shutil.rmtree(retired, ignore_errors=True)
+    if output.exists():
+        output.rename(retired)
+    partial.rename(output)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output.with_name(f".{output.name}.lock"))
+    try:
+        lock.acquire(timeout=2)
+    except Timeout:
+        logger.info("%s: another process is writing it; waiting for it to finish or die", output)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _beating(partial: Path) -> Iterator[None]:
+    """Note every second how long this attempt has run, and end it when the run that owns it is gone."""
+    owner = int(os.environ.get(OWNER_VARIABLE, "0"))
+    started, done = time.monotonic(), threading.Event()
+    beat = partial / SCRATCH / f"{time.time_ns()}.seconds"
+
+    def note() -> None:
+        write_bytes(beat, f"{time.monotonic() - started:.3f}".encode())
+
+    def watch() -> None:
+        while not done.wait(HEARTBEAT_SECONDS):
+            if owner and not _alive(owner):
+                os._exit(ScanloopError.exit_code)
+            if partial.is_dir():
+                note()
+
+    note()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+        if partial.is_dir():
+            note()
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that was killed and not yet reaped by its parent does not."""
+    status = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            return status.read_text().rpartition(")")[2].split()[0] != "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def _errors_recorded(output: Path) -> Iterator[None]:
+    """Leave the reason of a failure beside the artifact, for the process that started the step in another process."""
+    path = error_path(output)
+    path.unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, ScanloopError)
+        code = error.exit_code if isinstance(error, ScanloopError) else 1
+        message = str(error) if known else f"{type(error).__name__}: {error}"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, json.dumps({"error": type(error).__name__, "message": message, "exit_code": code}).encode())
+        raise
+
+
+def error_path(output: Path) -> Path:
+    """File beside an artifact that says why its step failed last."""
+    return output.with_name(f".{output.name}.error.json")
+
+
+def _line(summary: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in summary.items())
+
+

@@ -1,0 +1,1 @@
+"""The model directory that is served: written, read and run without pickle."""

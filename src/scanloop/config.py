@@ -1,0 +1,278 @@
+"""A run's configuration: one YAML, one section a step, parsed and range-checked once, all faults in one message."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from yaml import YAMLError
+
+from scanloop.errors import ConfigError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """What every section shares: unknown keys are faults, values never change, and a seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = Field(0, ge=0, description="Seed of every random draw; the run's seed unless given here")
+
+
+class FolderSource(Section):
+    """Class folders with labels beside a folder without, in a directory or a tar file."""
+
+    kind: Literal["folder"] = "folder"
+    path: str = Field(description="Directory or .tar file")
+    labelled_dir: str = Field("labelled", description="Folder of class folders, anywhere below the path")
+    unlabelled_dir: str = Field("unlabelled", description="Folder of images without labels")
+    patient_pattern: str | None = Field(None, description="Regular expression; its first group in a path is the patient")
+
+
+class NpzSource(Section):
+    """An .npz with MedMNIST's six keys; labels beyond `labelled` per class are hidden and can be bought."""
+
+    kind: Literal["npz"] = "npz"
+    path: str = Field(description=".npz with {train,val,test}_{images,labels}")
+    class_names: tuple[str, ...] = Field((), description="Names of classes 0, 1, ...; the numbers themselves when empty")
+    labelled: int = Field(100, ge=2, description="Labels kept in the training part; the others are hidden")
+
+
+class SyntheticSource(Section):
+    """Seeded MRI-like slices with and without lesions, hidden labels for the pool, and planted copies."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    slices: int = Field(1200, ge=20, le=10_000_000)
+    size_px: int = Field(64, ge=16, le=1024)
+    labelled: int = Field(60, ge=4, description="Labels known from the start in the training part")
+    lesion_share: Share = 0.5
+    contrast: float = Field(0.35, gt=0, le=1, description="Mean lesion contrast; smaller is harder")
+    slices_per_patient: int = Field(2, ge=1)
+    copy_share: Share = Field(0.02, description="Share of slices written a second time, byte for byte")
+
+
+class IngestConfig(Section):
+    """What comes in, and how it is split."""
+
+    source: Annotated[FolderSource | NpzSource | SyntheticSource, Field(discriminator="kind")]
+    positive_class: str | None = Field(None, description="Whose probability the tables list; the last class by default")
+    short_side_px: int = Field(256, ge=16, le=1024, description="Images are shrunk to this, never enlarged")
+    min_side_px: int = Field(8, ge=1, description="Smaller images are quarantined")
+    max_pixels: int = Field(50_000_000, ge=1, description="Larger images are quarantined before they are decoded")
+    shard_slices: int = Field(512, ge=1, description="Images a shard")
+    near_duplicate_bits: int = Field(6, ge=0, le=16, description="Most differing bits of two 64-bit perceptual hashes")
+    near_duplicate_correlation: Share = Field(0.99, description="Least correlation of two 32x32 thumbnails")
+    validation_share: Share = 0.0
+    test_share: Share = Field(0.0, description="0 leaves the hold-out to repeated group cross-validation")
+
+
+class ValidateConfig(Section):
+    """What the catalog must satisfy before money is spent on it."""
+
+    min_labelled_per_class: int = Field(5, ge=1)
+    max_quarantined_share: Share = 0.2
+    min_slices: int = Field(20, ge=1)
+
+
+class PretrainConfig(Section):
+    """Where the encoder comes from: self-supervised training on the pool, a weights file, or both."""
+
+    encoder: Literal["smallcnn", "resnet18", "squeezenet1_1"] = "smallcnn"
+    weights: str | None = Field(None, description="File to start from, or 'imagenet' to download torchvision's")
+    method: Literal["simclr", "none"] = Field("simclr", description="'none' takes the weights as they are")
+    input_px: int = Field(64, ge=16, le=512)
+    epochs: int = Field(8, ge=1, le=1000)
+    batch_size: int = Field(128, ge=4)
+    max_slices: int = Field(100_000, ge=8, description="Slices drawn per epoch, at most")
+    learning_rate: Positive = 1e-3
+    weight_decay: float = Field(1e-4, ge=0)
+    temperature: Positive = Field(0.2, description="NT-Xent temperature")
+    projection: int = Field(128, ge=8, description="Width of the projection head")
+
+    @model_validator(mode="after")
+    def _weights_given(self) -> Self:
+        if self.method == "none" and self.weights is None:
+            raise ValueError("method 'none' needs weights: a random encoder learns nothing")
+        return self
+
+
+class EmbedConfig(Section):
+    """How slices become vectors."""
+
+    batch_size: int = Field(64, ge=1)
+
+
+class TriageConfig(Section):
+    """How the embeddings are projected and clustered."""
+
+    variance: Share = Field(0.9, description="Share of variance that the principal components keep")
+    k_min: int = Field(2, ge=2)
+    k_max: int = Field(6, ge=2)
+    silhouette_sample: int = Field(5000, ge=50)
+
+
+class AcquireConfig(Section):
+    """Which images are worth a clinician's price."""
+
+    budget_eur: float = Field(30.0, ge=0)
+    price_per_label_eur: Positive = Field(0.55, description="One reading with its share of quality assurance")
+    max_labels: int = Field(3000, ge=0)
+    candidates_per_label: int = Field(8, ge=1, description="Most uncertain slices per label, among which diversity picks")
+
+
+class OracleConfig(Section):
+    """How a queue is answered from hidden labels."""
+
+    as_of: str = Field("2026-01-01T00:00:00Z", description="Time stamped on the answers", pattern=r"^\d{4}-\d\d-\d\dT")
+
+
+class CrossValidation(Section):
+    """Repeated stratified group cross-validation."""
+
+    folds: int = Field(5, ge=2, le=50)
+    repeats: int = Field(4, ge=1, le=100)
+
+
+class PseudoLabelConfig(Section):
+    """When a machine's label counts: calibrated confidence, the neighbours' majority, and the hold-out gate."""
+
+    min_confidence: Share = 0.8
+    neighbours: int = Field(11, ge=1)
+    min_neighbour_share: Share = Field(0.5, description="The neighbours' majority must exceed this share")
+    min_f1: Share = Field(0.88, description="Gate: least lower bound of macro-F1 on the hold-out")
+    margin: Share = Field(0.02, description="Gate: largest loss of macro-F1 against supervised, at the lower bound")
+    wave: int = Field(1, ge=1)
+    cross_validation: CrossValidation = CrossValidation()
+
+
+class RetrainConfig(Section):
+    """Two stages: a head on frozen features, then the last two blocks with discriminative learning rates."""
+
+    finetune_epochs: int = Field(3, ge=0, le=100, description="0 keeps the features frozen")
+    learning_rate: Positive = Field(1e-4, description="Of the last block; the block before takes it times the decay")
+    layer_decay: Share = 0.3
+    head_learning_rate: Positive = 1e-3
+    weight_decay: float = Field(1e-4, ge=0)
+    batch_size: int = Field(32, ge=2)
+    pseudo_label_weight: Share = Field(0.5, description="Weight of a pseudo-label's loss against a given label's")
+    cross_validation: CrossValidation = CrossValidation()
+
+
+class EvaluateConfig(Section):
+    """How the intervals are computed."""
+
+    resamples: int = Field(1000, ge=100)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    bins: int = Field(10, ge=2, description="Bins of ECE and of the reliability diagram")
+
+
+class PromoteConfig(Section):
+    """When a challenger becomes champion."""
+
+    min_f1: Share = Field(0.88, description="Least lower bound of macro-F1")
+    margin: Share = Field(0.02, description="Largest loss against the champion, at the lower bound of the difference")
+    min_groups: int = Field(100, ge=2, description="Fewer hold-out groups are refused")
+    model_name: str = Field("scanloop", min_length=1)
+    tracking_uri: str | None = Field(None, description="MLflow; an SQLite file beside the artifacts when not given")
+
+
+class DetectDriftConfig(Section):
+    """When the confidence has drifted."""
+
+    method: Literal["psi", "ks", "wasserstein", "jensenshannon"] = "psi"
+    threshold: Positive = Field(0.2, description="Drift at or above this score (p-value at or below, for ks)")
+
+
+class AccountConfig(Section):
+    """What the run's nodes and labels cost."""
+
+    node: str = Field("cpu-2core", description="Row of the price table")
+    cap_eur: Positive = 5000.0
+
+
+class ReportConfig(Section):
+    """What the report shows."""
+
+    title: str = "scanloop"
+    gallery: int = Field(12, ge=0, le=100, description="Queued images shown")
+
+
+class RunConfig(Section):
+    """One run: a section a step."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    name: str = Field("run", pattern=r"^[a-zA-Z0-9_-]+$")
+    ingest: IngestConfig
+    validation: ValidateConfig = Field(ValidateConfig(), alias="validate")
+    pretrain: PretrainConfig = PretrainConfig()
+    embed: EmbedConfig = EmbedConfig()
+    triage: TriageConfig = TriageConfig()
+    acquire: AcquireConfig = AcquireConfig()
+    oracle: OracleConfig = OracleConfig()
+    pseudo_label: PseudoLabelConfig = PseudoLabelConfig()
+    retrain: RetrainConfig = RetrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    promote: PromoteConfig = PromoteConfig()
+    detect_drift: DetectDriftConfig = DetectDriftConfig()
+    account: AccountConfig = AccountConfig()
+    report: ReportConfig = ReportConfig()
+
+    def section(self, step: str) -> Section:
+        """Section of the step with this name, for example "triage"."""
+        section: Section = getattr(self, "validation" if step == "validate" else step)
+        return section
+
+
+STEPS = tuple(field.alias or name for name, field in RunConfig.model_fields.items() if name not in {"seed", "name"})
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Configuration in a YAML file, with dotted overrides such as "pretrain.epochs=3" on top.
+
+    `${oc.env:NAME,default}` in a value reads the environment. The run's seed becomes the seed of each section
+    that gives none of its own.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or holds faults; the message lists all of them.
+    """
+    try:
+        tree = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(tree, resolve=True)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; the examples are in configs/") from error
+    except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
+        raise ConfigError(f"{path}: not a readable configuration: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: the top level must be a mapping of sections, for example 'ingest: ...'")
+    try:
+        return RunConfig.model_validate(_with_seeds(values))
+    except ValidationError as error:
+        raise ConfigError(_explain(path, error)) from error
+
+
+def _with_seeds(values: dict[Any, Any]) -> dict[Any, Any]:
+    seed = values.get("seed", 0)
+
+    def seeded(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {"seed": seed} | {key: seeded(inner) for key, inner in value.items()}
+
+    sections = {step: {} for step in STEPS if step != "ingest"}
+    return {key: seeded(value) for key, value in (sections | values).items()}
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    faults = [
+        f"  {'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" + _given(fault["input"])
+        for fault in error.errors(include_url=False)
+    ]
+    return f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}\n" + "\n".join(faults)
+
+
+def _given(value: object) -> str:
+    return "" if isinstance(value, dict) else f" (given: {value!r})"

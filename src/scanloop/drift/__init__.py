@@ -1,0 +1,1 @@
+"""Whether the confidence of today looks like that of the reference profile."""

@@ -1,0 +1,1 @@
+"""Encoders, and the engine that turns slices into vectors."""

@@ -1,0 +1,66 @@
+"""From a stored slice to a model's input: one definition for embedding, training, the bundle and serving."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from scanloop.types import Image
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize the short side, crop the centre, normalise; deterministic to the bit.
+
+    Attributes:
+        archive_px: Short side to which ingest shrank the slice, in pixels; larger images are shrunk to it first.
+        input_px: Side of the square that the model takes, in pixels.
+        mean: Mean per channel in the model's channel order, in units of 0..255.
+        std: Standard deviation per channel in the model's channel order, in units of 0..255.
+        bgr: Whether the model takes blue first.
+    """
+
+    archive_px: int = 256
+    input_px: int = 224
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    bgr: bool = False
+
+    def __call__(self, images: Sequence[Image]) -> npt.NDArray[np.float32]:
+        """Model input of some slices.
+
+        Args:
+            images: uint8 slices, (h, w) grey or (h, w, 3) RGB, of any sizes, range 0..255.
+
+        Returns:
+            float32 (n, 3, input_px, input_px), normalised.
+        """
+        stack = np.stack([self._square(image) for image in images])
+        if self.bgr:
+            stack = stack[..., ::-1]
+        mean, std = np.float32(self.mean), np.float32(self.std)
+        return np.ascontiguousarray(((stack.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
+
+    def _square(self, image: Image) -> Image:
+        """uint8 RGB, (input_px, input_px, 3): short side resized to input_px, centre cropped."""
+        picture = shrink(PIL.Image.fromarray(image), self.archive_px)
+        width, height = picture.size
+        scale = self.input_px / min(width, height)
+        size = (max(self.input_px, round(width * scale)), max(self.input_px, round(height * scale)))
+        if size != picture.size:
+            picture = picture.resize(size, PIL.Image.Resampling.BILINEAR)
+        left, top = (size[0] - self.input_px) // 2, (size[1] - self.input_px) // 2
+        picture = picture.crop((left, top, left + self.input_px, top + self.input_px))
+        return np.asarray(picture.convert("RGB"))
+
+
+def shrink(picture: PIL.Image.Image, short_side_px: int) -> PIL.Image.Image:
+    """Picture whose short side is at most this many pixels; a smaller one comes back as it is, never enlarged."""
+    width, height = picture.size
+    short = min(width, height)
+    if short <= short_side_px:
+        return picture
+    size = (max(1, round(width * short_side_px / short)), max(1, round(height * short_side_px / short)))
+    return picture.resize(size, PIL.Image.Resampling.BOX if short >= 2 * short_side_px else PIL.Image.Resampling.BILINEAR)

@@ -1,0 +1,95 @@
+"""The one error tree. Each error says what is wrong and what to do; one table maps it to exit and HTTP codes.
+
+    ScanloopError
+    ├── ConfigError           the configuration is wrong; lists every fault
+    ├── ArchiveError          the source holds nothing usable
+    ├── ExpectationError      a data expectation is violated; names it
+    ├── LeakageError          a group crosses a split, or the pool holds a copy of a hold-out image
+    ├── ArtifactError         an artifact directory is missing, incomplete or of another kind
+    │   └── BundleError       the same, of a model bundle
+    ├── WeightsError          pretrained weights cannot be had
+    ├── BudgetError           the money or the labels are spent
+    ├── TooFewLabelsError     the labels at hand do not allow this step
+    ├── ImageError            one image cannot be read; carries a machine-readable reason
+    └── SubmissionError       the pipeline server refused or cannot be reached
+"""
+
+
+class ScanloopError(Exception):
+    """Base of every refusal that scanloop makes on purpose."""
+
+    exit_code = 1
+    http_status = 500
+
+
+class ConfigError(ScanloopError):
+    """The configuration is wrong. The message lists every fault at once."""
+
+    exit_code = 2
+
+
+class ArchiveError(ScanloopError):
+    """The source holds nothing that can be ingested."""
+
+    exit_code = 3
+
+
+class ExpectationError(ScanloopError):
+    """A data expectation is violated. The message names it and points to the report."""
+
+    exit_code = 4
+
+
+class LeakageError(ScanloopError):
+    """A group crosses a split, or the pool holds a copy of a hold-out image."""
+
+    exit_code = 5
+
+
+class ArtifactError(ScanloopError):
+    """An artifact directory is missing, incomplete or of another kind."""
+
+    exit_code = 6
+
+
+class BundleError(ArtifactError):
+    """A model bundle is missing, incomplete or changed since it was written."""
+
+
+class WeightsError(ScanloopError):
+    """Pretrained weights cannot be had, or are not what their hash promises."""
+
+    exit_code = 7
+
+
+class BudgetError(ScanloopError):
+    """The money or the labels are spent."""
+
+    exit_code = 8
+
+
+class TooFewLabelsError(ScanloopError):
+    """The labels at hand do not allow this step. The message says how many are missing."""
+
+    exit_code = 9
+
+
+class ImageError(ScanloopError):
+    """One image cannot be read.
+
+    Attributes:
+        reason: One of `QUARANTINE_REASONS` in `scanloop.artifacts`, for tables and metrics.
+    """
+
+    http_status = 400
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class SubmissionError(ScanloopError):
+    """The pipeline server refused the run or cannot be reached."""
+
+    exit_code = 10

@@ -1,0 +1,1 @@
+"""Learning from labelled and unlabelled images: heads, pseudo-labels, fine-tuning, cross-validation."""

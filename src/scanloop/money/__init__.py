@@ -1,0 +1,1 @@
+"""What a run costs: the price table and the ledger."""

@@ -1,0 +1,113 @@
+"""What made an artifact: digests of the code, the data and the packages, and the machine it was made on."""
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PACKAGE_ROOT = Path(__file__).parent
+PACKAGES = (
+    "evidently", "great-expectations", "mlflow", "numpy", "onnx", "onnxruntime", "pandas", "pillow", "pyarrow",
+    "scikit-learn", "scipy", "torch", "torchvision",
+)  # fmt: skip
+"""Packages whose version can change a result."""
+
+
+def digest(payload: Any) -> str:
+    """SHA-256 of a JSON-able value, in hexadecimal; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(payload, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def source_digest(path: Path) -> str:
+    """Digest of what a source holds: a file's bytes, or a folder's names, sizes and times of change."""
+    if path.is_file():
+        return file_digest(path)
+    entries = []
+    for folder, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            status = (Path(folder) / name).stat()
+            entries.append([str((Path(folder) / name).relative_to(path)), status.st_size, status.st_mtime_ns])
+    return digest(entries)
+
+
+@cache
+def code_digest(module: str) -> str:
+    """Digest of a scanloop module, of every scanloop module that it imports, and of the data files beside them.
+
+    The imports are read from the source, those inside functions included, so a changed line changes the digest of
+    exactly the modules that can reach it.
+
+    Args:
+        module: Dotted name below `scanloop`, for example "scanloop.steps.triage".
+    """
+    files: set[Path] = set()
+    waiting = [module]
+    seen = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        path = _module_file(name)
+        if path is None:
+            continue
+        files.add(path)
+        files.update(sibling for sibling in path.parent.iterdir() if sibling.suffix in {".yaml", ".j2", ".css", ".js"})
+        waiting.extend(_imports(path))
+    return digest([[str(path.relative_to(PACKAGE_ROOT)), file_digest(path)] for path in sorted(files)])
+
+
+def packages() -> dict[str, str]:
+    """Installed versions of the packages that can change a result."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """The machine, without what identifies it: processor, cores, system and Python."""
+    return {
+        "processor": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def _module_file(name: str) -> Path | None:
+    base = PACKAGE_ROOT.joinpath(*name.split(".")[1:])
+    for candidate in (base / "__init__.py", base.with_suffix(".py")):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "scanloop":
+                yield from (".".join(parts[: depth + 1]) for depth in range(len(parts)))

@@ -1,0 +1,1 @@
+"""The page that tells a run to a clinician and to an engineer."""

@@ -1,0 +1,1 @@
+"""What the embeddings look like before anybody labels: projection, clusters, agreement with the labels at hand."""
