@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from scanloop.archive.decode import shrink
 from scanloop.types import Image
 
 
@@ -54,13 +55,3 @@ class Preprocess:
         left, top = (size[0] - self.input_px) // 2, (size[1] - self.input_px) // 2
         picture = picture.crop((left, top, left + self.input_px, top + self.input_px))
         return np.asarray(picture.convert("RGB"))
-
-
-def shrink(picture: PIL.Image.Image, short_side_px: int) -> PIL.Image.Image:
-    """Picture whose short side is at most this many pixels; a smaller one comes back as it is, never enlarged."""
-    width, height = picture.size
-    short = min(width, height)
-    if short <= short_side_px:
-        return picture
-    size = (max(1, round(width * short_side_px / short)), max(1, round(height * short_side_px / short)))
-    return picture.resize(size, PIL.Image.Resampling.BOX if short >= 2 * short_side_px else PIL.Image.Resampling.BILINEAR)

@@ -1,0 +1,15 @@
+"""Fixtures that every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of real images; a test that needs it is skipped where it is absent."""
+    folder = Path(os.environ.get("SCANLOOP_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real images are not here: {folder} (set SCANLOOP_DATA)")
+    return folder.resolve()
