@@ -162,6 +162,19 @@ def read_table(directory: Path, name: str) -> pd.DataFrame:
     return frame
 
 
+def count_rows(directory: Path, name: str) -> int:
+    """Rows of a table by its key in `TABLES`, from the files' footers alone.
+
+    Raises:
+        ArtifactError: The table is missing.
+    """
+    path = directory / name
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing; run the step that writes it first")
+    parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    return sum(pq.read_metadata(part).num_rows for part in parts)
+
+
 def check_artifact(directory: Path, kind: str) -> None:
     """Return if the directory holds a whole artifact of this kind.
 

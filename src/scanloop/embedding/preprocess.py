@@ -38,13 +38,13 @@ class Preprocess:
         Returns:
             float32 (n, 3, input_px, input_px), normalised.
         """
-        stack = np.stack([self._square(image) for image in images])
+        stack = np.stack([self.square(image) for image in images])
         if self.bgr:
             stack = stack[..., ::-1]
         mean, std = np.float32(self.mean), np.float32(self.std)
         return np.ascontiguousarray(((stack.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
 
-    def _square(self, image: Image) -> Image:
+    def square(self, image: Image) -> Image:
         """uint8 RGB, (input_px, input_px, 3): short side resized to input_px, centre cropped."""
         picture = shrink(PIL.Image.fromarray(image), self.archive_px)
         width, height = picture.size

@@ -1,0 +1,1 @@
+"""The watch: Prometheus metrics of finished artifacts, the alerts on them, and the runbook."""

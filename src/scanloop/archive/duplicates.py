@@ -1,0 +1,135 @@
+"""Near-duplicates: slices that look the same although their bytes differ, found without comparing all with all."""
+
+from collections.abc import Iterator
+from functools import cache
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from scanloop.types import Float, Image
+
+Hashes = npt.NDArray[np.uint64]
+"""uint64 (n,): one perceptual hash a slice."""
+
+THUMBNAIL_PX = 32
+AGREEING_BANDS = 3
+FLAT_STD = 1.0
+"""Thumbnails whose grey values spread less than this are blank: they tell nothing of whom they show."""
+_BLOCK = 1 << 14
+
+
+def thumbnail(image: Image) -> Image:
+    """The slice in 32x32 grey pixels, uint8 (32, 32), range 0..255; its aspect is not kept."""
+    picture = PIL.Image.fromarray(image).convert("L")
+    sampling = PIL.Image.Resampling.BOX if min(picture.size) >= THUMBNAIL_PX else PIL.Image.Resampling.BILINEAR
+    return np.asarray(picture.resize((THUMBNAIL_PX, THUMBNAIL_PX), sampling))
+
+
+def perceptual_hashes(thumbnails: Image) -> Hashes:
+    """64-bit perceptual hashes from the low frequencies of the cosine transform.
+
+    The 8x8 coefficients beside the constant ones are compared with their median (Zauner, "Implementation and
+    Benchmarking of Perceptual Image Hash Functions", 2010). The smoothing filter before it is left out: shrinking to
+    a thumbnail has averaged already.
+
+    Args:
+        thumbnails: uint8 (n, 32, 32), range 0..255.
+
+    Returns:
+        uint64 (n,), the first coefficient in the highest bit.
+    """
+    basis = _cosine_basis()
+    low = (basis @ thumbnails.astype(np.float64) @ basis.T).reshape(len(thumbnails), 64)
+    # Rounded, so that the order in which a machine sums cannot turn a bit of a coefficient that is zero.
+    bits = np.round(low, 6) > np.round(np.median(low, axis=1, keepdims=True), 6)
+    return np.packbits(bits, axis=1).view(">u8").reshape(-1).astype(np.uint64)
+
+
+def near_duplicate_pairs(
+    hashes: Hashes, thumbnails: Image, max_bits: int, min_correlation: float
+) -> npt.NDArray[np.int64]:
+    """Pairs of slices whose hashes differ in few bits and whose thumbnails correlate.
+
+    Hashes that differ in at most b bits agree in at least three of b + 3 bands (pigeonhole), so only slices that
+    share some three bands are compared. Blank slices pair with nothing.
+
+    Args:
+        hashes: uint64 (n,), from `perceptual_hashes`.
+        thumbnails: uint8 (n, 32, 32), range 0..255; may be a memory map.
+        max_bits: Most differing bits, 0..16.
+        min_correlation: Least Pearson correlation of two thumbnails, in 0..1.
+
+    Returns:
+        int64 (pairs, 2), rows i < j, sorted, each pair once.
+    """
+    telling = np.flatnonzero(_spread(thumbnails) >= FLAT_STD)
+    found = [np.empty((0, 2), np.int64)]
+    for pairs in _candidates(hashes[telling], max_bits):
+        rows = np.sort(telling[pairs], axis=1)
+        near = np.bitwise_count(hashes[rows[:, 0]] ^ hashes[rows[:, 1]]) <= max_bits
+        found.append(np.unique(rows[near], axis=0))
+    pairs = np.unique(np.concatenate(found), axis=0)
+    correlated = [
+        correlations(thumbnails[block[:, 0]], thumbnails[block[:, 1]]) >= min_correlation for block in _blocks(pairs)
+    ]
+    return pairs[np.concatenate([np.empty(0, bool), *correlated])]
+
+
+def correlations(left: Image, right: Image) -> Float:
+    """Pearson correlation of thumbnails that are not blank, row by row.
+
+    Args:
+        left: uint8 (n, 32, 32), range 0..255.
+        right: uint8 (n, 32, 32), range 0..255.
+
+    Returns:
+        float64 (n,), range -1..1.
+    """
+    one, two = (side.reshape(len(side), THUMBNAIL_PX**2).astype(np.float64) for side in (left, right))
+    one -= one.mean(axis=1, keepdims=True)
+    two -= two.mean(axis=1, keepdims=True)
+    product: Float = (one * two).mean(axis=1) / (one.std(axis=1) * two.std(axis=1))
+    return product
+
+
+def _candidates(hashes: Hashes, max_bits: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Pairs that share three bands, int64 (pairs, 2), in parts; a pair may come more than once, in any order."""
+    for mask in _masks(max_bits):
+        keys = hashes & mask
+        order = np.argsort(keys, kind="stable")
+        ranked = keys[order]
+        left = np.arange(len(ranked))
+        distance = 1
+        while len(left):
+            left = left[left + distance < len(ranked)]
+            left = left[ranked[left] == ranked[left + distance]]
+            yield np.stack([order[left], order[left + distance]], axis=1)
+            distance += 1
+
+
+def _masks(max_bits: int) -> list[np.uint64]:
+    """Masks of the bits of every three bands among `max_bits` + 3 bands of nearly equal width."""
+    bands = np.array_split(np.uint64(1) << np.arange(64, dtype=np.uint64), max_bits + AGREEING_BANDS)
+    return [np.bitwise_or.reduce(np.concatenate(chosen)) for chosen in combinations(bands, AGREEING_BANDS)]
+
+
+def _spread(thumbnails: Image) -> Float:
+    """Standard deviation of each thumbnail, float64 (n,), in grey values."""
+    blocks = [block.reshape(len(block), -1).std(axis=1, dtype=np.float64) for block in _blocks(thumbnails) if len(block)]
+    return np.concatenate([np.empty(0), *blocks])
+
+
+def _blocks(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """The rows in blocks that fit in memory, whatever lies behind the array."""
+    return (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
+
+
+@cache
+def _cosine_basis() -> Float:
+    """Rows 1..8 of the orthonormal 32-point DCT-II, float64 (8, 32)."""
+    frequency, position = np.arange(1, 9)[:, None], np.arange(THUMBNAIL_PX)[None]
+    basis: Float = np.sqrt(2 / THUMBNAIL_PX) * np.cos(np.pi * (2 * position + 1) * frequency / (2 * THUMBNAIL_PX))
+    return basis

@@ -1,0 +1,25 @@
+"""Readers: each turns one kind of source into a stream of raw images, sorted by uri."""
+
+from collections.abc import Iterator
+
+from scanloop.archive.readers.folder import read_folder
+from scanloop.archive.readers.npz import read_npz
+from scanloop.archive.readers.record import RawImage
+from scanloop.archive.readers.synthetic import read_synthetic
+from scanloop.config import FolderSource, IngestConfig, NpzSource
+
+__all__ = ["RawImage", "read"]
+
+
+def read(config: IngestConfig) -> Iterator[RawImage]:
+    """Images of the configured source, one after the other, sorted by uri; memory does not grow with their bytes.
+
+    Raises:
+        ArchiveError: The source is missing, is not what its kind says, or holds no image.
+        ConfigError: The configuration does not fit the source.
+    """
+    if isinstance(config.source, FolderSource):
+        return read_folder(config.source)
+    if isinstance(config.source, NpzSource):
+        return read_npz(config.source)
+    return read_synthetic(config)

@@ -1,0 +1,68 @@
+"""From a torch module to ONNX bytes that are the same in every run, and hold no path of the machine that made them."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scanloop.types import Float
+
+INPUT, OUTPUT = "images", "logits"
+
+_OF_THE_EXPORTER = ("metadata_props", "doc_string")
+"""Fields in which the exporter leaves stack traces, with absolute paths, and the names of Python classes."""
+
+
+def to_onnx(model: Any, input_px: int) -> bytes:
+    """A classifier as one ONNX file, float32, with a free batch size.
+
+    Args:
+        model: torch module in evaluation mode on the CPU; (n, 3, s, s) in, logits (n, classes) out.
+        input_px: The side s.
+
+    Returns:
+        A serialised ModelProto with input "images" and output "logits"; equal weights give equal bytes.
+    """
+    import onnx
+    import torch
+
+    with warnings.catch_warnings():  # the exporter warns of deprecations inside torch itself
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model,
+            (torch.zeros(2, 3, input_px, input_px),),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    assert program is not None  # None comes from the legacy exporter alone
+    proto = program.model_proto
+    _strip(proto)
+    onnx.checker.check_model(proto)
+    payload: bytes = proto.SerializeToString(deterministic=True)
+    return payload
+
+
+def torch_logits(model: Any, inputs: npt.NDArray[np.float32]) -> Float:
+    """Logits (n, classes) that torch itself gives, for comparison with an exported model."""
+    import torch
+
+    with torch.inference_mode():
+        logits: Float = model(torch.from_numpy(inputs)).double().numpy()
+    return logits
+
+
+def _strip(message: Any) -> None:
+    """Clear the exporter's remarks in a protobuf message and in every message inside it."""
+    from google.protobuf.message import Message
+
+    for field, value in message.ListFields():
+        if field.name in _OF_THE_EXPORTER:
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for inner in [value] if isinstance(value, Message) else value:
+                _strip(inner)

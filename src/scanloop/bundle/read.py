@@ -1,0 +1,78 @@
+"""Read a bundle: every file against its digest, then the network against its reference. Neither pickle nor torch."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scanloop.artifacts import KINDS, read_json
+from scanloop.bundle.predict import Bundle, onnx_forward
+from scanloop.bundle.reference import check_reference
+from scanloop.embedding.preprocess import Preprocess
+from scanloop.errors import ArtifactError, BundleError
+
+REMEDY = "copy the bundle again, or run the step retrain, which writes it"
+
+
+def read_bundle(path: Path, threads: int | None = None) -> Bundle:
+    """The classifier in a bundle, checked and warm.
+
+    Args:
+        path: The bundle's directory.
+        threads: Threads a forward pass may use; all cores by default.
+
+    Raises:
+        BundleError: A file is missing or changed (the message names it), or this machine computes other probabilities
+            than training did.
+    """
+    files = _read_files(path)
+    try:
+        bundle = _assemble(files, threads)
+    except BundleError:
+        raise
+    except Exception as error:  # whole by its digests, so another version of scanloop wrote it
+        raise BundleError(f"{path}: this version of scanloop cannot read the bundle ({error}); {REMEDY}") from error
+    check_reference(bundle, files["reference.npz"])
+    return bundle
+
+
+def _read_files(path: Path) -> Mapping[str, bytes]:
+    """Every file of a bundle by name, each with the digest that `bundle.json` promises."""
+    if not path.is_dir():
+        raise BundleError(f"{path}: no such bundle; {REMEDY}")
+    if missing := [name for name in KINDS["bundle"] if not (path / name).is_file()]:
+        raise BundleError(f"{path}: not a whole bundle, {', '.join(missing)} missing; {REMEDY}")
+    try:
+        promised = read_json(path / "bundle.json").get("files")
+    except ArtifactError as error:
+        raise BundleError(str(error)) from error
+    files = {name: (path / name).read_bytes() for name in KINDS["bundle"]}
+    for name, payload in files.items():
+        if name == "bundle.json":
+            continue
+        if not isinstance(promised, dict) or promised.get(name) != hashlib.sha256(payload).hexdigest():
+            raise BundleError(f"{path}: {name} is not the file that bundle.json promises; {REMEDY}")
+    return files
+
+
+def _assemble(files: Mapping[str, bytes], threads: int | None) -> Bundle:
+    calibration, classes, preprocess = (
+        json.loads(files[name]) for name in ("calibration.json", "classes.json", "preprocess.json")
+    )
+    preprocess.pop("schema_version")
+    limits = {name: int(preprocess.pop(name)) for name in ("min_side_px", "max_pixels")}
+    return Bundle(
+        classes=tuple(classes["classes"]),
+        positive_class=classes["positive_class"],
+        temperature=float(calibration["temperature"]),
+        preprocess=_preprocess(preprocess),
+        digest=hashlib.sha256(files["bundle.json"]).hexdigest(),
+        about=json.loads(files["bundle.json"]),
+        forward=onnx_forward(files["model.onnx"], threads),
+        **limits,
+    )
+
+
+def _preprocess(values: dict[str, Any]) -> Preprocess:
+    return Preprocess(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -1,0 +1,91 @@
+"""Write the bundle: export, compare with torch, describe, seal with digests."""
+
+import copy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from scanloop.artifacts import KINDS, write_bytes, write_json
+from scanloop.bundle.card import model_card
+from scanloop.bundle.export import to_onnx, torch_logits
+from scanloop.bundle.facts import BundleFacts
+from scanloop.bundle.predict import onnx_forward
+from scanloop.bundle.reference import TOLERANCE, Squares, inputs_of, largest_difference, squares_of, to_npz
+from scanloop.calibration.scaling import probabilities_of
+from scanloop.errors import BundleError
+from scanloop.provenance import file_digest
+from scanloop.types import Float
+
+SEAL = "bundle.json"
+"""The file that holds the digests of all others; its own digest names the bundle."""
+
+
+def write_bundle(output: Path, model: Any, facts: BundleFacts) -> None:
+    """Write every file of a bundle but `out_of_fold.parquet`, which must be there already: its digest is sealed in.
+
+    Args:
+        output: Directory to fill.
+        model: torch classifier, normalised (n, 3, s, s) in, logits (n, classes) out; left as it is.
+        facts: All else.
+
+    Raises:
+        BundleError: The exported network does not give torch's probabilities, or a file is missing.
+    """
+    model = _as_served(model)
+    squares = squares_of(facts.preprocess, facts.reference)
+    exported = to_onnx(model, facts.preprocess.input_px)
+    write_bytes(output / "model.safetensors", _weights(model))
+    write_bytes(output / "model.onnx", exported)
+    write_bytes(output / "reference.npz", to_npz(squares, _compare(model, exported, squares, facts)))
+    write_json(output / "calibration.json", facts.calibration)
+    write_json(output / "classes.json", {"classes": facts.classes, "positive_class": facts.positive_class})
+    limits = {"min_side_px": facts.min_side_px, "max_pixels": facts.max_pixels}
+    write_json(output / "preprocess.json", asdict(facts.preprocess) | limits)
+    write_bytes(output / "MODEL_CARD.md", model_card(facts).encode())
+    _seal(output, facts)
+
+
+def _as_served(model: Any) -> Any:
+    """Copy of a module in evaluation mode, float32, on the CPU, in torch's default memory layout."""
+    import torch
+
+    served = copy.deepcopy(model).eval().float().cpu().to(memory_format=torch.contiguous_format)
+    return served.requires_grad_(False)
+
+
+def _weights(model: Any) -> bytes:
+    from safetensors.torch import save
+
+    # Cloned, because safetensors refuses tensors that share memory.
+    return save({name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()})
+
+
+def _compare(model: Any, exported: bytes, squares: Squares, facts: BundleFacts) -> Float:
+    """Torch's probabilities of the reference slices, once ONNX Runtime has given the same."""
+    inputs, temperature = inputs_of(facts.preprocess, squares), facts.calibration.temperature
+    logits = torch_logits(model, inputs)
+    if logits.shape != (len(squares), len(facts.classes)):
+        raise BundleError(f"the model gives {logits.shape} for {len(squares)} slices of {len(facts.classes)} classes")
+    expected = probabilities_of(logits, temperature)
+    difference = largest_difference(probabilities_of(onnx_forward(exported)(inputs), temperature), expected)
+    if not difference <= TOLERANCE:
+        raise BundleError(
+            f"the exported network gives other probabilities than torch (by {difference:.2g}, at most {TOLERANCE:g});"
+            " a layer does something else in training mode's absence, or the logits are not finite"
+        )
+    return expected
+
+
+def _seal(output: Path, facts: BundleFacts) -> None:
+    others = [name for name in KINDS["bundle"] if name != SEAL]
+    if missing := [name for name in others if not (output / name).is_file()]:
+        raise BundleError(f"{output}: write {', '.join(missing)} before the bundle, so that its digest is sealed in")
+    write_json(output / SEAL, {
+        "architecture": facts.architecture,
+        "encoder": facts.encoder,
+        "data_digest": facts.data_digest,
+        "counts": facts.counts,
+        "metrics": {name: asdict(interval) for name, interval in facts.metrics.items()},
+        "training": facts.training,
+        "files": {name: file_digest(output / name) for name in others},
+    })  # fmt: skip

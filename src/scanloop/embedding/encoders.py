@@ -1,0 +1,108 @@
+"""The encoders: images in, one vector out, as a chain of blocks so that the last ones can be trained alone."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from scanloop.artifacts import check_artifact, read_json, write_bytes
+from scanloop.embedding.preprocess import Preprocess
+from scanloop.embedding.vision import torchvision
+from scanloop.errors import ArtifactError
+
+
+class Encoder(nn.Module):
+    """A chain of convolutional blocks with global average pooling at its end.
+
+    Attributes:
+        name: Key of `ENCODERS`.
+        blocks: The chain; (n, 3, s, s) in, (n, dimension, s', s') out.
+        dimension: Length of an embedding.
+    """
+
+    def __init__(self, name: str, blocks: nn.ModuleList, dimension: int) -> None:
+        super().__init__()
+        self.name = name
+        self.blocks = blocks
+        self.dimension = dimension
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embeddings (n, dimension) of normalised images (n, 3, s, s), float32."""
+        return self.pool(self.run(images))
+
+    def run(self, maps: Tensor, first: int = 0, last: int | None = None) -> Tensor:
+        """Feature maps behind the blocks first..last (exclusive; None means to the end)."""
+        for block in self.blocks[first:last]:
+            maps = block(maps)
+        return maps
+
+    @staticmethod
+    def pool(maps: Tensor) -> Tensor:
+        """Global average (n, d) of feature maps (n, d, s, s)."""
+        return maps.mean(dim=(2, 3))
+
+
+def _smallcnn() -> tuple[nn.ModuleList, int]:
+    """Four blocks of convolution, batch norm and ReLU, halving the side: 0.4 M parameters, for images of 28..96 pixels."""
+    widths = (3, 32, 64, 128, 256)
+    return nn.ModuleList(
+        nn.Sequential(nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU())
+        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)
+    ), widths[-1]
+
+
+def _resnet18() -> tuple[nn.ModuleList, int]:
+    net = torchvision().models.resnet18(weights=None)
+    stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+    return nn.ModuleList([stem, net.layer1, net.layer2, net.layer3, net.layer4]), 512
+
+
+def _squeezenet1_1() -> tuple[nn.ModuleList, int]:
+    features = torchvision().models.squeezenet1_1(weights=None).features
+    bounds = (0, 3, 6, 9, 10, 11, 12, 13)
+    pairs = zip(bounds[:-1], bounds[1:], strict=True)
+    return nn.ModuleList(nn.Sequential(*features[start:stop]) for start, stop in pairs), 512
+
+
+ENCODERS: Mapping[str, Callable[[], tuple[nn.ModuleList, int]]] = {
+    "smallcnn": _smallcnn,
+    "resnet18": _resnet18,
+    "squeezenet1_1": _squeezenet1_1,
+}
+"""Encoders by name. The last two blocks are those that fine-tuning trains."""
+
+
+def new_encoder(name: str, seed: int) -> Encoder:
+    """Encoder with weights drawn from a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Encoder(name, *ENCODERS[name]())
+
+
+def write_encoder(directory: Path, encoder: Encoder) -> None:
+    """Write `encoder.safetensors`; `encoder.json` is the step's."""
+    state = {name: tensor.detach().contiguous().cpu() for name, tensor in encoder.state_dict().items()}
+    write_bytes(directory / "encoder.safetensors", save(state))
+
+
+def read_encoder(directory: Path) -> tuple[Encoder, Preprocess]:
+    """Encoder of an artifact, in evaluation mode, with the preprocessing that it was trained with.
+
+    Raises:
+        ArtifactError: The artifact is incomplete, or its weights do not fit its encoder.
+    """
+    check_artifact(directory, "encoder")
+    facts = read_json(directory / "encoder.json")
+    encoder = new_encoder(facts["encoder"], seed=0)
+    try:
+        encoder.load_state_dict(load_file(directory / "encoder.safetensors"))
+    except RuntimeError as error:
+        raise ArtifactError(f"{directory}: the weights do not fit a {facts['encoder']}: {error}") from error
+    return encoder.eval(), preprocess_from(facts["preprocess"])
+
+
+def preprocess_from(values: Mapping[str, object]) -> Preprocess:
+    """Preprocessing as its fields stand in JSON."""
+    return Preprocess(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})  # type: ignore[arg-type]

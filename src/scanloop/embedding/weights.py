@@ -1,0 +1,98 @@
+"""Pretrained weights: torchvision's download with its checked hash, or a file at hand, each with its own preprocessing."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scanloop.embedding.encoders import Encoder
+from scanloop.embedding.preprocess import Preprocess
+from scanloop.embedding.vision import torchvision
+from scanloop.errors import WeightsError
+
+IMAGENET = Preprocess()
+CAFFE = Preprocess(mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0), bgr=True)
+"""Preprocessing of networks trained in Caffe: blue first, mean subtracted, not scaled."""
+
+PLAIN = Preprocess(mean=(127.5, 127.5, 127.5), std=(63.75, 63.75, 63.75))
+"""Preprocessing of networks that start from random weights."""
+
+
+def load_weights(encoder: Encoder, weights: str | None, input_px: int) -> Preprocess:
+    """Fill an encoder with weights, in place; the preprocessing that they expect comes back.
+
+    Args:
+        encoder: To fill.
+        weights: None keeps the random start; "imagenet" downloads torchvision's; else a file: an ONNX export of
+            SqueezeNet 1.1 in Caffe's naming, or a torch state dict of torchvision's model of this name.
+        input_px: Side of the input, in pixels.
+
+    Raises:
+        WeightsError: The file is missing, the download fails, or the weights fit another network.
+    """
+    if weights is None:
+        return replace(PLAIN, input_px=input_px)
+    if weights == "imagenet":
+        _load_torchvision(encoder, _download(encoder.name))
+        return replace(IMAGENET, input_px=input_px)
+    path = Path(weights)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file; give another path, or 'imagenet' to download them")
+    if path.suffix == ".onnx":
+        _load_caffe_squeezenet(encoder, path)
+        return replace(CAFFE, input_px=input_px)
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")  # tensors only: no code can run
+    except Exception as error:
+        raise WeightsError(f"{path}: not a file of plain tensors that torch can read safely: {error}") from error
+    _load_torchvision(encoder, state)
+    return replace(IMAGENET, input_px=input_px)
+
+
+def _download(name: str) -> dict[str, Any]:
+    models = torchvision().models
+    weights = {"resnet18": "ResNet18_Weights", "squeezenet1_1": "SqueezeNet1_1_Weights"}.get(name)
+    if weights is None:
+        raise WeightsError(f"there are no ImageNet weights of {name}; pretrain it, or take resnet18 or squeezenet1_1")
+    try:
+        state: dict[str, Any] = getattr(models, weights).IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+    except Exception as error:
+        raise WeightsError(
+            f"the ImageNet weights of {name} could not be downloaded ({error}); fetch the file on a machine with "
+            f"internet from {getattr(models, weights).IMAGENET1K_V1.url} and set pretrain.weights to its path"
+        ) from error
+    return state
+
+
+def _load_torchvision(encoder: Encoder, state: dict[str, Any]) -> None:
+    """Copy a state dict in torchvision's naming into the blocks, which hold the same tensors in the same order."""
+    ours = encoder.state_dict()
+    tail = ("fc.", "classifier.")
+    theirs = [(name, tensor) for name, tensor in state.items() if not name.startswith(tail)]
+    if len(theirs) != len(ours) or any(a.shape != b.shape for a, (_, b) in zip(ours.values(), theirs, strict=False)):
+        raise WeightsError(f"the weights hold {len(theirs)} tensors that do not fit the {len(ours)} of {encoder.name}")
+    encoder.load_state_dict({name: tensor for name, (_, tensor) in zip(ours, theirs, strict=True)})
+
+
+def _load_caffe_squeezenet(encoder: Encoder, path: Path) -> None:
+    """Copy SqueezeNet 1.1 from an ONNX file in Caffe's naming: conv1, fire2/squeeze1x1, ..., fire9/expand3x3."""
+    import onnx
+
+    if encoder.name != "squeezenet1_1":
+        raise WeightsError(f"{path}: ONNX weights are read for squeezenet1_1 only, not for {encoder.name}")
+    try:
+        tensors = {item.name: onnx.numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer}
+        names = ["conv1"] + [
+            f"fire{number}/{part}" for number in range(2, 10) for part in ("squeeze1x1", "expand1x1", "expand3x3")
+        ]
+        theirs = [tensors[f"{name}_{kind}_0"] for name in names for kind in ("w", "b")]
+    except Exception as error:
+        raise WeightsError(f"{path}: not a SqueezeNet 1.1 in Caffe's naming: {error}") from error
+    ours = encoder.state_dict()
+    if any(tuple(a.shape) != b.shape for a, b in zip(ours.values(), theirs, strict=True)):
+        raise WeightsError(f"{path}: the tensors are not those of SqueezeNet 1.1")
+    encoder.load_state_dict(
+        {name: torch.from_numpy(tensor.astype(np.float32)) for name, tensor in zip(ours, theirs, strict=True)}
+    )

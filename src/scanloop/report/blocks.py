@@ -1,0 +1,128 @@
+"""What a section of the page is made of; the template draws each kind of block."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeAlias
+
+from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a caption.
+
+    Attributes:
+        caption: What the rows are.
+        columns: Heads; a head that ends in "#" is of numbers, set to the right, without the sign.
+        rows: Cells as text; a `Mark` in a cell is drawn as a coloured word.
+    """
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence["str | Mark"]]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A word with a tone: "good", "bad" or "plain"; the word says it, the colour repeats it."""
+
+    word: str
+    tone: str = "plain"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A few figures with their names: (name, value, remark)."""
+
+    kind: ClassVar[str] = "facts"
+    entries: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure.
+
+    Attributes:
+        svg: From `scanloop.evaluation.drawing.to_svg`.
+        alt: What it shows, for a reader who cannot see it.
+        caption: What it says, for a clinician.
+        half: Whether two of them stand side by side.
+    """
+
+    kind: ClassVar[str] = "picture"
+    svg: Markup
+    alt: str
+    caption: str
+    half: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: its name, its length as a share in 0..1, and the figure beside it."""
+
+    name: str
+    share: float
+    text: str
+    tone: str = "plain"
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Bars under a caption."""
+
+    kind: ClassVar[str] = "bars"
+    caption: str
+    bars: Sequence[Bar]
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """An image of the archive: a data URI, what it shows, and lines below it."""
+
+    source: str
+    alt: str
+    title: str
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images of the archive under a caption."""
+
+    kind: ClassVar[str] = "gallery"
+    caption: str
+    thumbnails: Sequence[Thumbnail]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark; `engineer` marks what a clinician may skip."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+    engineer: bool = False
+
+
+Block: TypeAlias = Table | Facts | Picture | Bars | Gallery | Note
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        anchor: Its id on the page.
+        title: Heading, in a clinician's words.
+        steps: Steps that write what it shows, for an engineer.
+        lead: What it says, in one or two sentences.
+        blocks: What it shows; empty where the steps have not run.
+        missing: Step to run, where there is nothing to show yet.
+    """
+
+    anchor: str
+    title: str
+    steps: Sequence[str]
+    lead: str
+    blocks: Sequence[Block] = field(default_factory=tuple)
+    missing: str = ""

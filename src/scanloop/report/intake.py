@@ -1,0 +1,143 @@
+"""The page's sections on what came in: images, copies, quarantine, splits, and the checks that they had to pass."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from scanloop.report.blocks import Block, Facts, Mark, Note, Section, Table
+from scanloop.report.material import Material
+from scanloop.report.numbers import DASH, count, counted, percent
+
+SHOWN = 20
+"""Quarantined files that are listed by name."""
+
+REASONS: Mapping[str, str] = {
+    "empty_file": "The file is empty",
+    "not_an_image": "Not an image, whatever its name says",
+    "truncated": "The image breaks off",
+    "too_small": "Too small to show anything",
+    "too_large": "Larger than is safe to open",
+    "unreadable": "Cannot be decoded",
+    "conflicting_labels": "The same image came with two labels",
+}
+SPLITS: Mapping[str, str] = {
+    "labelled": "Training, labelled",
+    "pool": "Training, unlabelled (the pool)",
+    "validation": "Validation",
+    "test": "Test hold-out",
+}
+
+
+def intake(material: Material) -> Section:
+    """What came in, what was a copy, what was set aside, and how it is split."""
+    anchor, title, steps = "intake", "What came in", ("ingest",)
+    if "catalog" not in material:
+        return Section(anchor, title, steps, "The archive has not been read yet.", missing="ingest")
+    manifest = material.manifest
+    sources = material.table("catalog", "sources.parquet")
+    quarantine = material.table("catalog", "quarantine.parquet")
+    copies, labelled = len(sources) - len(manifest), int(manifest["label"].notna().sum())
+    groups = manifest.groupby("group_id").size()
+    linked = int(groups[groups > 1].sum())
+    lead = (
+        f"{counted(len(sources) + len(quarantine), 'file')} came in. {counted(len(manifest), 'distinct image')} went on, "
+        f"{labelled:,} of them with an expert's label; {counted(len(quarantine), 'file')} could not be used and "
+        f"{'is' if len(quarantine) == 1 else 'are'} listed below with the reason."
+    )
+    facts = Facts((
+        ("Distinct images", count(len(manifest)), f"from {len(sources):,} usable files"),
+        ("Exact copies", count(copies), "byte for byte; counted once"),
+        ("Images that belong together", count(linked), f"in {int((groups > 1).sum()):,} groups: same patient or near-duplicates"),
+        ("Quarantined", count(len(quarantine)), percent(len(quarantine) / max(len(sources) + len(quarantine), 1)) + " of the files"),
+    ))  # fmt: skip
+    return Section(anchor, title, steps, lead, (facts, _splits(manifest), *_quarantine(quarantine)))
+
+
+def checks(material: Material) -> Section:
+    """Result of each data expectation."""
+    anchor, title, steps = "checks", "Was the data fit for use?", ("validate",)
+    if "validation" not in material:
+        return Section(anchor, title, steps, "The data has not been checked yet.", missing="validate")
+    expectations = material.json("validation", "validation.json").get("expectations", [])
+    failed = sum(not entry.get("success") for entry in expectations)
+    lead = (
+        f"All {len(expectations)} checks hold."
+        if not failed
+        else f"{failed} of {len(expectations)} checks {'is' if failed == 1 else 'are'} violated; nothing was trained on this data."
+    )
+    rows = [
+        (
+            str(entry.get("sentence") or entry.get("name") or DASH),
+            str(entry.get("column") or DASH),
+            _observed(entry.get("observed")),
+            Mark("holds", "good") if entry.get("success") else Mark("violated", "bad"),
+        )
+        for entry in expectations
+    ]
+    remark = Note("Great Expectations ran these; its own pages are in validation/data_docs.", engineer=True)
+    return Section(
+        anchor,
+        title,
+        steps,
+        lead,
+        (Table("Data checks", ("Expectation", "Column", "Observed", "Result"), rows), remark),
+    )
+
+
+def _splits(manifest: pd.DataFrame) -> Table:
+    """Images, groups and labels of each part; a group never stands in two splits."""
+    part = manifest["split"].where(manifest["split"] != "train", "pool")
+    part = part.mask(manifest["split"].eq("train") & manifest["label"].notna(), "labelled")
+    classes = sorted(manifest["label"].dropna().unique())
+    rows = []
+    for key, name in SPLITS.items():
+        members = manifest[part == key]
+        if members.empty:
+            continue
+        labels = [count((members["label"] == label).sum()) for label in classes]
+        rows.append(
+            (
+                name,
+                count(len(members)),
+                count(members["group_id"].nunique()),
+                *labels,
+                count(members["label"].isna().sum()),
+            )
+        )
+    heads = ("Part", "Images#", "Groups#", *(f"{label}#" for label in classes), "Unlabelled#")
+    return Table(
+        "How the images are split: no group stands on both sides of a line between training and hold-out", heads, rows
+    )
+
+
+def _quarantine(quarantine: pd.DataFrame) -> tuple[Block, ...]:
+    if quarantine.empty:
+        return (Note("Every file could be used: nothing is in quarantine."),)
+    reasons = quarantine["reason"].value_counts().sort_index()
+    summary = Table(
+        "Quarantine by reason",
+        ("Reason", "Code", "Files#"),
+        [(REASONS.get(str(code), str(code)), str(code), count(files)) for code, files in reasons.items()],
+    )
+    shown = quarantine.head(SHOWN)
+    rows = [
+        (str(row.uri), REASONS.get(str(row.reason), str(row.reason)), str(row.detail or DASH))
+        for row in shown.itertuples()
+    ]
+    more = (
+        f" (the first {SHOWN} of {len(quarantine):,}; the others are in quarantine.parquet)"
+        if len(quarantine) > SHOWN
+        else ""
+    )
+    return summary, Table(f"Quarantined files{more}", ("File", "Reason", "Detail"), rows)
+
+
+def _observed(value: Any) -> str:
+    """What an expectation saw, in a cell's length."""
+    if value is None:
+        return DASH
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 80 else text[:79] + "…"

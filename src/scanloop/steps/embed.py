@@ -1,0 +1,66 @@
+"""Embed: one float16 vector a slice, one file a shard; a shard that was embedded before is not embedded again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from scanloop.archive.shards import iterate_shards
+from scanloop.artifacts import read_json, read_table, write_json, write_table
+from scanloop.build import step
+from scanloop.config import EmbedConfig
+from scanloop.embedding.cache import read_vectors, vectors_path, write_vectors
+from scanloop.embedding.encoders import read_encoder
+from scanloop.embedding.engine import Engine
+
+CACHE = ".embeddings"
+"""Folder beside the artifact that keeps vectors by content, over runs and over changes of the archive."""
+
+
+@dataclass(frozen=True)
+class EmbedSummary:
+    """How many slices have a vector, of which dimension, under which encoder's digest."""
+
+    slices: int
+    dimension: int
+    encoder_digest: str
+
+
+@step("embeddings")
+def embed(config: EmbedConfig, *, catalog: Path, encoder: Path, output: Path) -> EmbedSummary:
+    """Embeddings of every slice of a catalog, committed shard by shard.
+
+    Vectors are named by the digests of their encoder and shard. Those that stand in the cache beside `output` are
+    taken from there, so a killed run continues at its next shard and a grown archive pays for its new shards only.
+
+    Args:
+        config: Batch size.
+        catalog: Artifact of `ingest`.
+        encoder: Artifact of `pretrain`.
+        output: Directory for the embeddings.
+    """
+    net, preprocess = read_encoder(encoder)
+    digest = read_json(encoder / "encoder.json")["digest"]
+    manifest = read_table(catalog, "manifest")
+    shards = read_json(catalog / "catalog.json")["shards"]
+    engine = Engine(net, preprocess, config.batch_size)
+    cache = output.parent / CACHE
+    files, index = {}, []
+    with tqdm(total=len(manifest), desc="embed", unit="slice", mininterval=2) as bar:
+        for shard, rows in manifest.groupby("shard", sort=True):
+            cached = vectors_path(cache, digest, shards[shard])
+            vectors = read_vectors(cached)
+            if vectors is None or len(vectors) != len(rows):
+                ((_, _, images),) = iterate_shards(catalog, rows)
+                vectors = engine(images)
+                write_vectors(cached, vectors)
+            path = vectors_path(output, digest, shards[shard])
+            write_vectors(path, vectors)
+            files[str(shard)] = str(path.relative_to(output))
+            index.append(pd.DataFrame({"slice_id": rows["slice_id"], "shard": shard, "row": range(len(rows))}))
+            bar.update(len(rows))
+    write_table(output, "index.parquet", pd.concat(index, ignore_index=True))
+    facts = {"encoder_digest": digest, "dimension": net.dimension, "dtype": "float16", "files": files}
+    write_json(output / "embeddings.json", facts)
+    return EmbedSummary(len(manifest), net.dimension, digest)

@@ -1,0 +1,208 @@
+"""Evaluate: both arms on the hold-out, every metric with an interval by group, and a prediction for every image."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from scanloop.archive.shards import iterate_shards
+from scanloop.archive.splits import assert_no_leakage
+from scanloop.artifacts import read_table, write_bytes, write_json, write_table
+from scanloop.build import scratch, step
+from scanloop.bundle.read import Bundle, read_bundle
+from scanloop.config import EvaluateConfig
+from scanloop.errors import BundleError
+from scanloop.evaluation.curves import curves
+from scanloop.evaluation.holdout import (
+    ARMS,
+    Measurement,
+    held_out_rows,
+    mean_probabilities,
+    measure_arms,
+    measure_out_of_fold,
+    measure_test,
+)
+from scanloop.evaluation.intervals import Resampling
+from scanloop.evaluation.predictions import Archive, predictions_table
+from scanloop.types import Float, Interval
+
+
+@dataclass(frozen=True)
+class EvaluateSummary:
+    """What the hold-out is, and what the deployed model reaches on it; None where a value is undefined."""
+
+    holdout: str
+    images: int
+    groups: int
+    deployed_arm: str
+    accuracy: float
+    auroc: float | None
+    ece: float
+    brier: float
+    macro_f1: float
+    macro_f1_low: float
+    macro_f1_high: float
+    supervised_macro_f1: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    predictions: int
+
+
+@step("evaluation")
+def evaluate(
+    config: EvaluateConfig,
+    *,
+    catalog: Path,
+    labels: Path,
+    pseudo_labels: Path,
+    bundle: Path,
+    baseline: Path,
+    output: Path,
+) -> EvaluateSummary:
+    """Measure the model against the one without pseudo-labels, and predict every image of the archive.
+
+    The hold-out is the catalog's test split; where it has none, the out-of-fold predictions that both models left.
+
+    Args:
+        config: Resamples, confidence and bins.
+        catalog: Artifact of `ingest`.
+        labels: Labels bought since; they belong to the training part.
+        pseudo_labels: Artifact of `pseudo_label`.
+        bundle: Model trained on the labels and the promoted pseudo-labels.
+        baseline: Model trained on the labels alone.
+        output: Directory for the evaluation.
+
+    Raises:
+        LeakageError: A group crosses the splits.
+        TooFewLabelsError: Nothing measures the models.
+        BundleError: The models know different classes, or a probability is not a number.
+    """
+    manifest = read_table(catalog, "manifest")
+    assert_no_leakage(manifest)
+    model, without = read_bundle(bundle), read_bundle(baseline)
+    if tuple(without.classes) != tuple(model.classes):
+        raise BundleError(f"{baseline} and {bundle} know different classes; run retrain again for both")
+    scorer = Scorer(catalog, scratch(output))
+    if len(rows := held_out_rows(manifest)):
+        measurement, probabilities = _on_test(model, without, manifest, rows, scorer, config.bins)
+        out_of_fold: set[str] = set()
+    else:
+        tables = [read_table(path, "out_of_fold.parquet") for path in (baseline, bundle)]
+        measurement = _on_folds(tables, manifest, model, config.bins)
+        held_out = mean_probabilities(tables[1])
+        out_of_fold = set(held_out.index)
+        probabilities = pd.concat([held_out, scorer(model, manifest[~manifest["slice_id"].isin(out_of_fold)])])
+    archive = _archive(catalog, manifest, labels, pseudo_labels)
+    table = predictions_table(archive, probabilities, out_of_fold, model.classes, model.positive_class)
+    write_table(output, "predictions.parquet", table)
+    deployed = "semi_supervised" if archive.pseudo_labels["promoted"].eq(True).any() else "supervised"
+    plan = Resampling(config.resamples, config.confidence, config.seed)
+    metrics = measure_arms(measurement, plan, model.classes, deployed)
+    write_json(output / "metrics.json", metrics)
+    write_json(output / "curves.json", _curves(measurement, metrics, model))
+    return _summary(metrics, len(table))
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Predicts slices of a catalog shard by shard; each shard is kept, and a killed run finds it again.
+
+    Attributes:
+        catalog: Artifact that holds the shards.
+        folder: Where the shards' probabilities are kept while the step runs.
+    """
+
+    catalog: Path
+    folder: Path
+
+    def __call__(self, model: Bundle, rows: pd.DataFrame, name: str = "bundle") -> pd.Series:
+        """Probabilities (classes,) by slice_id of some rows of the manifest.
+
+        Raises:
+            BundleError: A probability is not a number.
+        """
+        found: dict[str, Float] = {}
+        with tqdm(total=len(rows), desc=f"evaluate {name}", unit="slice", mininterval=2) as bar:
+            for shard, members in rows.groupby("shard", sort=False):
+                kept = self.folder / name / f"{shard}.npy"
+                if not kept.exists():
+                    write_bytes(kept, self._predict(model, members))
+                block = np.load(kept, allow_pickle=False)
+                found |= dict(zip(members["slice_id"], block, strict=True))
+                bar.update(len(members))
+        return pd.Series(found, dtype=object)
+
+    def _predict(self, model: Bundle, members: pd.DataFrame) -> bytes:
+        ((shard, _, images),) = iterate_shards(self.catalog, members)
+        probabilities = model.predict(images)
+        if not np.isfinite(probabilities).all():
+            raise BundleError(f"the model gives no number for a slice of {shard}; run retrain again")
+        sink = io.BytesIO()
+        np.save(sink, probabilities, allow_pickle=False)
+        return sink.getvalue()
+
+
+def _on_test(
+    model: Bundle, without: Bundle, manifest: pd.DataFrame, rows: pd.DataFrame, scorer: Scorer, bins: int
+) -> tuple[Measurement, pd.Series]:
+    """Both models on the test split, and the deployed one on the whole archive; equal models are run once."""
+    probabilities = scorer(model, manifest)
+    supervised = probabilities if without.digest == model.digest else scorer(without, rows, "baseline")
+    arms = {
+        arm: np.stack(scored.loc[rows["slice_id"]].tolist())
+        for arm, scored in zip(ARMS, (supervised, probabilities), strict=True)
+    }
+    return measure_test(rows, arms, model.classes, bins), probabilities
+
+
+def _on_folds(tables: list[pd.DataFrame], manifest: pd.DataFrame, model: Bundle, bins: int) -> Measurement:
+    """Both models where no split is set aside: each image by models that never saw its group."""
+    drawn = set(manifest.loc[manifest["label"].notna(), "slice_id"])
+    return measure_out_of_fold(dict(zip(ARMS, tables, strict=True)), drawn, model.classes, bins)
+
+
+def _archive(catalog: Path, manifest: pd.DataFrame, labels: Path, pseudo_labels: Path) -> Archive:
+    bought = read_table(labels, "labels.parquet").dropna(subset="label")
+    known = dict(zip(bought["slice_id"], bought["label"], strict=True))
+    pseudo = read_table(pseudo_labels, "pseudo_labels.parquet")
+    return Archive(read_table(catalog, "sources.parquet"), manifest, known, pseudo)
+
+
+def _curves(measurement: Measurement, metrics: Mapping[str, Any], model: Bundle) -> dict[str, Any]:
+    arms = {
+        arm: curves(values, measurement.holdout, model.classes, model.positive_class)
+        for arm, values in measurement.arms.items()
+    }
+    facts = {name: metrics[name] for name in ("deployed_arm", "holdout")}
+    return facts | {"positive_class": model.positive_class, "arms": arms}
+
+
+def _summary(metrics: Mapping[str, Any], predictions: int) -> EvaluateSummary:
+    deployed = metrics["deployed_arm"]
+    reached: Mapping[str, Interval] = metrics["arms"][deployed]
+    difference: Interval = metrics["difference"]["macro_f1"]
+    area = reached["auroc"].value
+    return EvaluateSummary(
+        holdout=metrics["holdout"]["kind"],
+        images=metrics["holdout"]["images"],
+        groups=metrics["holdout"]["groups"],
+        deployed_arm=deployed,
+        accuracy=reached["accuracy"].value,
+        auroc=area if np.isfinite(area) else None,
+        ece=reached["ece"].value,
+        brier=reached["brier"].value,
+        macro_f1=reached["macro_f1"].value,
+        macro_f1_low=reached["macro_f1"].low,
+        macro_f1_high=reached["macro_f1"].high,
+        supervised_macro_f1=metrics["arms"]["supervised"]["macro_f1"].value,
+        difference=difference.value,
+        difference_low=difference.low,
+        difference_high=difference.high,
+        predictions=predictions,
+    )

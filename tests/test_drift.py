@@ -1,0 +1,221 @@
+"""Drift of the confidence: our scores against Evidently's and SciPy's, and the step on planted changes."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from scanloop.artifacts import write_json, write_table
+from scanloop.build import read_summary
+from scanloop.config import DetectDriftConfig
+from scanloop.drift.evidently_report import compare
+from scanloop.drift.profile import predicted_positive, profile_of, wilson
+from scanloop.drift.scores import chance_score, jensen_shannon, psi, wasserstein
+from scanloop.drift.verdict import judge
+from scanloop.errors import ArtifactError
+from scanloop.steps.detect_drift import DriftSummary, detect_drift
+from scanloop.types import Float
+
+OURS = {"psi": psi, "jensenshannon": jensen_shannon, "wasserstein": wasserstein}
+
+
+def samples(name: str) -> tuple[Float, Float]:
+    rng = np.random.default_rng(3)
+    pairs = {
+        "alike": (rng.beta(8, 2, 300), rng.beta(8, 2, 700)),
+        "apart": (rng.beta(9, 1, 300), rng.beta(4, 3, 700)),
+        "few values": (rng.choice([0.6, 0.8, 1.0], 80), rng.choice([0.6, 0.7, 0.8, 1.0], 90)),
+        "all the same": (np.full(30, 0.9), np.full(40, 0.9)),
+    }
+    return pairs[name]
+
+
+def predictions(confidence: Float, split: str, prefix: str, positive_share: float = 0.5) -> pd.DataFrame:
+    """Rows of two classes, healthy and cancer; `positive_share` of them predict cancer."""
+    n = len(confidence)
+    positive = np.arange(n) < round(positive_share * n)
+    cancer = np.where(positive, confidence, 1 - confidence)
+    return pd.DataFrame({
+        "slice_id": [f"{prefix}{index}" for index in range(n)], "uri": [f"{prefix}{index}.jpg" for index in range(n)],
+        "split": split, "label": np.where(positive, "cancer", "healthy"), "probability": cancer,
+        "confidence": confidence, "probabilities": np.stack([1 - cancer, cancer], axis=1).tolist(),
+    })  # fmt: skip
+
+
+def evaluation(path: Path, *tables: pd.DataFrame) -> Path:
+    write_json(path / "artifact.json", {"kind": "evaluation", "key": path.name, "summary": {}, "files": {}})
+    write_json(path / "run.json", {"seconds": 1.0, "finished": 0.0})
+    write_table(path, "predictions.parquet", pd.concat(tables, ignore_index=True))
+    return path
+
+
+def beta(seed: int, a: float, b: float, n: int) -> Float:
+    return 0.5 + np.random.default_rng(seed).beta(a, b, n) / 2
+
+
+@pytest.mark.parametrize("name", ["alike", "apart", "few values", "all the same"])
+@pytest.mark.parametrize("method", ["psi", "jensenshannon", "wasserstein"])
+def test_our_scores_agree_with_evidently(method: str, name: str) -> None:
+    reference, current = samples(name)
+    assert OURS[method](reference, current) == pytest.approx(
+        compare(reference, current, method, 0.2).score, rel=1e-9, abs=1e-9
+    )
+
+
+def test_evidently_s_p_value_is_that_of_scipy() -> None:
+    reference, current = samples("apart")
+    assert compare(reference, current, "ks", 0.05).score == pytest.approx(stats.ks_2samp(reference, current).pvalue)
+
+
+def test_psi_of_two_coins_is_what_the_formula_says() -> None:
+    heads_then, heads_now = 0.5, 0.8
+    reference, current = np.repeat([0.0, 1.0], [50, 50]), np.repeat([0.0, 1.0], [20, 80])
+    expected = (heads_then - heads_now) * np.log(heads_then / heads_now) + (0.5 - 0.2) * np.log(0.5 / 0.2)
+    assert psi(reference, current) == pytest.approx(expected)
+
+
+def test_the_wasserstein_distance_of_a_shift_is_the_shift() -> None:
+    reference = np.random.default_rng(0).normal(size=500)
+    assert wasserstein(reference, reference + 0.3) == pytest.approx(0.3 / reference.std())
+    assert wasserstein(reference, reference) == 0
+
+
+@pytest.mark.parametrize("method", ["psi", "jensenshannon", "wasserstein"])
+def test_the_estimate_of_chance_is_that_of_rows_dealt_by_hand(method: str) -> None:
+    reference, current = samples("alike")
+    together, rng = np.concatenate([reference, current]), np.random.default_rng(9)
+    dealt = []
+    for _ in range(400):
+        order = rng.permutation(together)
+        dealt.append(OURS[method](order[: len(reference)], order[len(reference) :]))
+    assert chance_score(method, reference, current, seed=1, draws=400) == pytest.approx(
+        np.quantile(dealt, 0.95), rel=0.2
+    )
+
+
+def test_chance_alone_is_called_drift_in_about_one_case_of_twenty() -> None:
+    called = 0
+    for seed in range(200):
+        reference, current = beta(seed, 5, 2, 60), beta(1000 + seed, 5, 2, 200)
+        called += psi(reference, current) > chance_score("psi", reference, current, seed)
+    assert 2 <= called <= 20  # 10 expected
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 12), (12, 12), (3, 40), (700, 1400)])
+def test_the_wilson_interval_is_that_of_scipy(successes: int, n: int) -> None:
+    found, expected = wilson(successes, n), stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_the_positive_class_is_found_among_three() -> None:
+    probabilities = np.array([[0.2, 0.7, 0.1], [0.5, 0.3, 0.2], [0.1, 0.4, 0.5]])
+    assert predicted_positive(probabilities[:, 1], probabilities).tolist() == [True, False, False]
+
+
+def test_a_profile_tells_quantiles_and_the_share_that_is_confident() -> None:
+    profile = profile_of(np.linspace(0.5, 1, 101), np.arange(101) < 25)
+    assert (profile.n, profile.quantiles["0.5"], profile.mean) == (101, 0.75, pytest.approx(0.75))
+    assert profile.confident_share == pytest.approx(41 / 101)
+    assert profile.prevalence is not None
+    assert profile.prevalence.value == pytest.approx(25 / 101)
+
+
+@pytest.mark.parametrize(("method", "score", "threshold", "chance", "drifted"), [
+    ("psi", 0.5, 0.2, 0.1, True), ("psi", 0.2, 0.2, 0.1, True), ("psi", 0.5, 0.2, 0.6, False),
+    ("psi", 0.1, 0.2, 0.05, False), ("ks", 0.01, 0.05, None, True), ("ks", 0.2, 0.05, None, False),
+])  # fmt: skip
+def test_drift_is_what_passes_the_threshold_and_chance(
+    method: str, score: float, threshold: float, chance: float | None, drifted: bool
+) -> None:
+    assert judge(method, score, threshold, chance).drifted is drifted
+
+
+@pytest.mark.parametrize("method", ["psi", "ks", "wasserstein", "jensenshannon"])
+def test_a_planted_change_is_found_and_its_absence_too(tmp_path: Path, method: str) -> None:
+    hold_out = predictions(beta(0, 8, 2, 400), "test", "h")
+    changed = evaluation(tmp_path / "changed", hold_out, predictions(beta(1, 2, 6, 600), "pool", "p"))
+    steady = evaluation(tmp_path / "steady", hold_out, predictions(beta(2, 8, 2, 600), "pool", "p"))
+    config = DetectDriftConfig(method=method, threshold=0.01 if method == "ks" else 0.2)
+    found = detect_drift(config, evaluation=changed, output=tmp_path / "drift")
+    assert found.drifted is True
+    assert "has drifted" in found.verdict
+    assert detect_drift(config, evaluation=steady, output=tmp_path / "no_drift").drifted is False
+
+
+def test_the_page_is_whole_in_itself_and_the_json_says_what_it_says(tmp_path: Path) -> None:
+    hold_out = predictions(beta(0, 8, 2, 300), "cross_validation", "h", positive_share=0.5)
+    source = evaluation(tmp_path / "evaluation", hold_out, predictions(beta(1, 2, 6, 500), "pool", "p", 0.2))
+    summary = detect_drift(DetectDriftConfig(), evaluation=source, output=tmp_path / "drift")
+    page = (tmp_path / "drift" / "drift.html").read_text()
+    assert not re.search(r'<(script|link|img)[^>]*(src|href)="?https?:', page)
+    drift = json.loads((tmp_path / "drift" / "drift.json").read_text())
+    assert (drift["n_reference"], drift["n_current"], drift["reason"]) == (300, 500, None)
+    assert (drift["method"], drift["threshold"], drift["drifted"]) == ("psi", 0.2, True)
+    assert drift["score"] == pytest.approx(psi(beta(0, 8, 2, 300), beta(1, 2, 6, 500)))
+    assert drift["current"]["quantiles"]["0.5"] == pytest.approx(np.median(beta(1, 2, 6, 500)))
+    assert drift["current"]["confident_share"] == pytest.approx(np.mean(beta(1, 2, 6, 500) >= 0.8))
+    assert drift["current"]["prevalence"]["value"] == pytest.approx(0.2)
+    assert drift["prevalence_changed"] is True
+    assert "changed: 50% (44% to 56%, n = 300) in the reference, 20%" in drift["verdict"]
+    assert DriftSummary(**read_summary(tmp_path / "drift")) == summary
+
+
+def test_drift_json_is_the_same_byte_for_byte_in_two_runs(tmp_path: Path) -> None:
+    tables = predictions(beta(0, 8, 2, 90), "test", "h"), predictions(beta(1, 7, 2, 500), "pool", "p")
+    source = evaluation(tmp_path / "evaluation", *tables)
+    for name in ("one", "two"):
+        detect_drift(DetectDriftConfig(), evaluation=source, output=tmp_path / name)
+    for name in ("drift.json", "artifact.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_too_few_slices_carry_no_verdict_and_no_crash(tmp_path: Path) -> None:
+    hold_out = predictions(beta(0, 8, 2, 19), "test", "h")
+    few = evaluation(tmp_path / "few", hold_out, predictions(beta(1, 2, 6, 500), "pool", "p"))
+    none = evaluation(tmp_path / "none", hold_out)
+    summary = detect_drift(DetectDriftConfig(), evaluation=few, output=tmp_path / "drift")
+    assert (summary.drifted, summary.score, summary.n_reference) == (None, None, 19)
+    drift = json.loads((tmp_path / "drift" / "drift.json").read_text())
+    assert drift["drifted"] is None
+    assert "19 in the reference" in drift["reason"]
+    assert "19 in the reference" in (tmp_path / "drift" / "drift.html").read_text()
+    empty = detect_drift(DetectDriftConfig(), evaluation=none, output=tmp_path / "empty")
+    assert (empty.drifted, empty.n_current, empty.prevalence_changed) == (None, 0, None)
+
+
+def test_a_copy_counts_once_and_training_rows_do_not_count(tmp_path: Path) -> None:
+    hold_out, pool = predictions(beta(0, 8, 2, 50), "test", "h"), predictions(beta(1, 8, 2, 50), "pool", "p")
+    seen = predictions(beta(2, 2, 6, 400), "train", "t")
+    source = evaluation(tmp_path / "evaluation", hold_out, pool, pool.assign(uri="copy.jpg"), seen)
+    summary = detect_drift(DetectDriftConfig(), evaluation=source, output=tmp_path / "drift")
+    assert (summary.n_reference, summary.n_current) == (50, 50)
+
+
+def test_a_later_evaluation_takes_the_pool_s_place(tmp_path: Path) -> None:
+    hold_out, pool = predictions(beta(0, 8, 2, 300), "test", "h"), predictions(beta(1, 8, 2, 300), "pool", "p")
+    then = evaluation(tmp_path / "then", hold_out, pool)
+    now = evaluation(tmp_path / "now", hold_out, predictions(beta(2, 2, 6, 350), "pool", "p"))
+    assert detect_drift(DetectDriftConfig(), evaluation=then, output=tmp_path / "a").drifted is False
+    later = detect_drift(DetectDriftConfig(), evaluation=then, current=now, output=tmp_path / "b")
+    assert (later.drifted, later.n_current) == (True, 350)
+
+
+def test_a_small_sample_that_passes_the_threshold_by_chance_is_not_called_drift(tmp_path: Path) -> None:
+    tables = predictions(beta(0, 5, 2, 25), "test", "h"), predictions(beta(1, 5, 2, 25), "pool", "p")
+    source = evaluation(tmp_path / "evaluation", *tables)
+    summary = detect_drift(DetectDriftConfig(), evaluation=source, output=tmp_path / "drift")
+    assert summary.score is not None
+    assert summary.score > summary.threshold
+    assert summary.drifted is False
+    assert "chance alone reaches" in summary.verdict
+
+
+def test_predictions_without_probabilities_are_refused(tmp_path: Path) -> None:
+    table = predictions(beta(0, 8, 2, 50), "test", "h").drop(columns="probabilities")
+    source = evaluation(tmp_path / "evaluation", table)
+    with pytest.raises(ArtifactError, match="without probabilities"):
+        detect_drift(DetectDriftConfig(), evaluation=source, output=tmp_path / "drift")

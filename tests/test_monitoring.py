@@ -1,0 +1,368 @@
+"""The exporter on real artifacts and over HTTP; the alerts under promtool; one Prometheus that runs them all."""
+
+import json
+import logging
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitoring.__main__ import main
+from monitoring.exporter import registry_of
+from monitoring.metrics import METRICS
+from scanloop.artifacts import KINDS, write_bytes, write_json, write_table
+from scanloop.config import AccountConfig, DetectDriftConfig
+from scanloop.errors import ConfigError
+from scanloop.steps.account import account
+from scanloop.steps.detect_drift import detect_drift
+
+ROOT = Path(__file__).parents[1]
+MONITORING = ROOT / "monitoring"
+RULES = [
+    rule
+    for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
+    for rule in group["rules"]
+]  # fmt: skip
+FINISHED = 1_700_000_000.0
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def artifact(run: Path, kind: str) -> Path:
+    """A folder that is whole as far as its files' names go, with the two files that every artifact has."""
+    path = run / kind
+    for name in KINDS[kind]:
+        if not (path / name).exists():
+            write_bytes(path / name, b"{}")
+    write_json(path / "run.json", {"seconds": 1.0, "finished": FINISHED, "machine": {}})
+    write_json(path / "artifact.json", {"kind": kind, "key": "key", "summary": {}, "files": {}})
+    return path
+
+
+def labels_in(run: Path, slices: list[str]) -> None:
+    write_table(run / "labels", "labels.parquet", pd.DataFrame({"slice_id": slices, "label": "cancer"}))
+    artifact(run, "labels")
+
+
+def make_run(run: Path) -> Path:
+    """A finished run: 3 quarantined, 4 queued and 1 of them labelled, 2 of 5 pseudo-labels promoted, drifted."""
+    reasons = ["truncated", "truncated", "too_small"]
+    write_table(run / "catalog", "quarantine.parquet", pd.DataFrame({"uri": ["a", "b", "c"], "reason": reasons}))
+    queue = pd.DataFrame({"slice_id": list("abcd"), "rank": range(4), "price": [0.55, 0.55, 0.55, 1.1]})
+    write_table(run / "queue", "queue.parquet", queue)
+    pseudo = pd.DataFrame({"slice_id": list("efghi"), "promoted": [True, False, True, False, False]})
+    write_table(run / "pseudo_labels", "pseudo_labels.parquet", pseudo)
+    arms = {"supervised": {"macro_f1": {"low": 0.7}}, "semi_supervised": {"macro_f1": {"low": 0.81, "value": 0.9}}}
+    write_json(run / "evaluation" / "metrics.json", {"arms": arms, "deployed_arm": "semi_supervised"})
+    pool = {"n": 200, "mean": 0.75, "quantiles": {"0.05": 0.6, "0.5": 0.7}}
+    drift = {"score": 0.4, "threshold": 0.2, "drifted": True, "current": pool}
+    write_json(run / "drift" / "drift.json", drift)
+    write_json(run / "account" / "ledger.json", {"total_eur": 91.5, "cap_eur": 100.0})
+    for kind in ("catalog", "queue", "pseudo_labels", "evaluation", "drift", "account"):
+        artifact(run, kind)
+    labels_in(run, ["a"])
+    return run
+
+
+def parse(text: str) -> Samples:
+    families = text_string_to_metric_families(text)
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }  # fmt: skip
+
+
+def scrape(runs: Path) -> Samples:
+    return parse(generate_latest(registry_of(runs)).decode())
+
+
+def value(samples: Samples, name: str, run: str = "demo", **labels: str) -> float | None:
+    return samples.get((f"scanloop_{name}", frozenset({"run": run, **labels}.items())))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def fetch(url: str, seconds: float = 20) -> str:
+    """Body at an address, as soon as a server answers there."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return str(response.read().decode())
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[None]:
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def promtool(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run promtool; the test is skipped where it is not installed."""
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+    return subprocess.run(
+        ["promtool", *arguments], cwd=MONITORING, input=text, capture_output=True, text=True, check=False
+    )
+
+
+def test_every_metric_of_a_run_says_what_its_artifacts_say(tmp_path: Path) -> None:
+    make_run(tmp_path / "demo")
+    samples = scrape(tmp_path)
+    expected = {
+        "drift_score": 0.4, "drift_threshold": 0.2, "drift_detected": 1, "spend_euros": 91.5, "spend_cap_euros": 100,
+        "queue_labels": 3, "queue_price_euros": 2.2, "pseudo_label_candidates": 5, "pseudo_label_promoted": 2,
+        "holdout_f1_lower_bound": 0.81, "run_unreadable": 0, "pool_confidence_count": 200, "pool_confidence_sum": 150,
+    }  # fmt: skip
+    assert {name: value(samples, name) for name in expected} == pytest.approx(expected)
+    assert value(samples, "pool_confidence", quantile="0.5") == 0.7
+    found = {reason: value(samples, "quarantined_images", reason=reason) for reason in ("truncated", "too_small")}
+    assert found == {"truncated": 2, "too_small": 1}
+    assert value(samples, "quarantined_images", reason="empty_file") == 0
+    age = value(samples, "artifact_age_seconds", artifact="queue")
+    assert age == pytest.approx(time.time() - FINISHED, abs=60)
+
+
+def test_every_family_is_exposed_and_promtool_finds_no_fault_in_the_page(tmp_path: Path) -> None:
+    make_run(tmp_path / "demo")
+    text = generate_latest(registry_of(tmp_path)).decode()
+    assert {family.name for family in text_string_to_metric_families(text) if family.samples} == {
+        metric.name for metric in METRICS
+    }
+    checked = promtool("check", "metrics", text=text)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_a_running_exporter_answers_over_http_and_sees_a_new_run(tmp_path: Path) -> None:
+    make_run(tmp_path / "demo")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/metrics"
+    with running([sys.executable, "-m", "monitoring", "--runs", str(tmp_path), "--port", str(port)]):
+        assert value(parse(fetch(url)), "spend_euros") == 91.5
+        make_run(tmp_path / "second")
+        assert value(parse(fetch(url)), "spend_euros", run="second") == 91.5
+
+
+def test_once_prints_the_page_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "demo")
+    assert main(["--runs", str(tmp_path), "--once"]) == 0
+    assert value(parse(capsys.readouterr().out), "queue_labels") == 3
+
+
+def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    assert "python -m monitoring --runs runs --once" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--runs", str(tmp_path / "nowhere"), "--once"]) == ConfigError.exit_code
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["--runs", str(tmp_path), "--port", str(taken.getsockname()[1])]) == ConfigError.exit_code
+    assert "give another --port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "payload"), [
+    ("queue/queue.parquet", b"PAR1 half"), ("account/ledger.json", b"{"), ("drift/drift.json", b'{"score": "high"}'),
+    ("evaluation/metrics.json", b"[]"), ("catalog/run.json", b""), ("labels/artifact.json", None),
+    ("pseudo_labels/pseudo_labels.parquet", None),
+])  # fmt: skip
+def test_a_broken_run_is_reported_and_the_rest_is_exposed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, payload: bytes | None
+) -> None:
+    make_run(tmp_path / "whole")
+    path = make_run(tmp_path / "demo") / name
+    path.unlink() if payload is None else path.write_bytes(payload)
+    with caplog.at_level(logging.WARNING, "scanloop"):
+        samples = scrape(tmp_path)
+    assert (value(samples, "run_unreadable"), value(samples, "run_unreadable", run="whole")) == (1, 0)
+    assert f"run demo: {name.split('/', maxsplit=1)[0]} cannot be read" in caplog.text
+    assert value(samples, "spend_euros", run="whole") == 91.5
+    kept = {"spend_euros": "account", "pseudo_label_promoted": "pseudo_labels", "holdout_f1_lower_bound": "evaluation"}
+    for metric, source in kept.items():
+        assert (value(samples, metric) is None) == (source == name.split("/", maxsplit=1)[0])
+
+
+def test_a_fault_is_logged_once_and_not_at_every_scrape(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (make_run(tmp_path / "demo") / "account" / "ledger.json").write_bytes(b"{")
+    registry = registry_of(tmp_path)
+    with caplog.at_level(logging.WARNING, "scanloop"):
+        for _ in range(3):
+            generate_latest(registry)
+    assert caplog.text.count("account cannot be read") == 1
+
+
+def test_new_labels_shorten_the_queue_at_the_next_scrape(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "demo")
+    registry = registry_of(tmp_path)
+    assert value(parse(generate_latest(registry).decode()), "queue_labels") == 3
+    labels_in(run, ["a", "b", "d"])
+    samples = parse(generate_latest(registry).decode())
+    assert (value(samples, "queue_labels"), value(samples, "queue_price_euros")) == (1, 0.55)
+
+
+def test_an_artifact_in_the_making_and_a_folder_without_artifacts_are_no_runs(tmp_path: Path) -> None:
+    make_run(tmp_path / "demo")
+    write_bytes(tmp_path / "demo" / ".bundle.partial" / "bundle.json", b"{")
+    (tmp_path / "notes").mkdir()
+    write_bytes(tmp_path / "README", b"")
+    samples = scrape(tmp_path)
+    assert {dict(labels)["run"] for _, labels in samples} == {"demo"}
+    assert value(samples, "run_unreadable") == 0
+
+
+def test_one_run_s_folder_is_read_as_that_run(tmp_path: Path) -> None:
+    make_run(tmp_path / "demo")
+    assert value(scrape(tmp_path / "demo"), "spend_euros") == 91.5
+
+
+def test_an_unknown_drift_is_absent_and_not_zero(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "demo")
+    unknown = {"score": None, "threshold": 0.2, "drifted": None, "current": {"n": 0, "mean": None, "quantiles": {}}}
+    write_json(run / "drift" / "drift.json", unknown)
+    samples = scrape(tmp_path)
+    assert value(samples, "drift_threshold") == 0.2
+    assert not [name for name, _ in samples if name.startswith(("scanloop_drift_detected", "scanloop_drift_score"))]
+    assert value(samples, "run_unreadable") == 0
+
+
+def test_what_account_and_detect_drift_write_is_what_the_exporter_reads(tmp_path: Path) -> None:
+    run = tmp_path / "demo"
+    write_table(run / "catalog", "manifest", pd.DataFrame({"slice_id": ["a"]}))
+    write_table(run / "catalog", "quarantine.parquet", pd.DataFrame({"uri": [], "reason": []}))
+    table = pd.DataFrame({"slice_id": [f"s{index}" for index in range(60)], "split": ["test", "pool"] * 30})
+    table = table.assign(probability=0.9, confidence=0.9, probabilities=[[0.1, 0.9]] * 60)
+    write_table(run / "evaluation", "predictions.parquet", table)
+    arms = {"supervised": {"macro_f1": {"low": 0.7}}}
+    write_json(run / "evaluation" / "metrics.json", {"arms": arms, "deployed_arm": "supervised"})
+    for kind in ("catalog", "evaluation"):
+        artifact(run, kind)
+    write_json(run / "catalog" / "run.json", {"seconds": 36000.0, "finished": FINISHED})
+    account(AccountConfig(cap_eur=10), catalog=run / "catalog", output=run / "account")
+    detect_drift(DetectDriftConfig(), evaluation=run / "evaluation", output=run / "drift")
+    samples = scrape(tmp_path)
+    found = {name: value(samples, name) for name in ("spend_euros", "spend_cap_euros", "drift_score", "drift_detected")}
+    assert found == {"spend_euros": 0.3, "spend_cap_euros": 10, "drift_score": 0, "drift_detected": 0}
+    assert value(samples, "pool_confidence", quantile="0.5") == pytest.approx(0.9)
+    assert value(samples, "run_unreadable") == 0
+
+
+def test_promtool_accepts_the_rules_and_the_scrape_config() -> None:
+    for arguments in (("rules", "alerts.yaml"), ("config", "prometheus.yaml")):
+        checked = promtool("check", *arguments)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_each_alert_fires_when_it_must_and_not_before() -> None:
+    tested = promtool("test", "rules", "alerts_test.yaml")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_every_alert_is_tested_both_ways() -> None:
+    tests = yaml.safe_load((MONITORING / "alerts_test.yaml").read_text())["tests"]
+    for rule in RULES:
+        cases = [case for test in tests for case in test["alert_rule_test"] if case["alertname"] == rule["alert"]]
+        assert {bool(case["exp_alerts"]) for case in cases} == {True, False}, rule["alert"]
+
+
+def test_every_alert_says_how_bad_it_is_and_points_to_its_heading_in_the_runbook() -> None:
+    headings = re.findall(r"^## (\w+)$", (MONITORING / "runbook.md").read_text(), flags=re.MULTILINE)
+    assert sorted(headings) == sorted(rule["alert"] for rule in RULES)
+    for rule in RULES:
+        assert rule["labels"]["severity"] in {"warning", "critical"}
+        assert {"summary", "description", "runbook_url"} <= set(rule["annotations"])
+        assert rule["annotations"]["runbook_url"] == f"monitoring/runbook.md#{rule['alert'].lower()}"
+
+
+def used_metrics() -> set[str]:
+    return {name for rule in RULES for name in re.findall(r"scanloop_\w+", rule["expr"])}
+
+
+def test_every_metric_in_an_alert_is_one_that_exporter_or_serving_define() -> None:
+    serving = ROOT / "serving" / "metrics.py"
+    if not serving.is_file():
+        pytest.skip("serving/metrics.py is not here")
+    named = set(re.findall(r'"(scanloop_\w+)"', serving.read_text()))
+    defined = {metric.name for metric in METRICS} | named | {f"{name}_total" for name in named}
+    assert used_metrics() - defined == set()
+    assert len(used_metrics()) >= 6
+
+
+@pytest.mark.integration
+def test_a_real_prometheus_evaluates_every_alert_on_a_running_exporter(tmp_path: Path) -> None:
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not installed")
+    make_run(tmp_path / "runs" / "demo")
+    exporter, server = free_port(), free_port()
+    config = (MONITORING / "prometheus.yaml").read_text().replace("9109", str(exporter)).replace("15s", "1s")
+    write_bytes(tmp_path / "prometheus.yaml", config.encode())
+    shutil.copy(MONITORING / "alerts.yaml", tmp_path)
+    url = f"http://127.0.0.1:{server}/api/v1"
+    prometheus = [
+        "prometheus", f"--config.file={tmp_path / 'prometheus.yaml'}", f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{server}",
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "monitoring", "--runs", str(tmp_path / "runs"), "--port", str(exporter)]
+    with running(command), running(prometheus):
+        fetch(f"http://127.0.0.1:{exporter}/metrics")
+        query = urllib.parse.urlencode({"query": "scanloop_spend_euros"})
+        wait_until(lambda: answer(f"{url}/query?{query}")["result"] != [])
+        rules = wait_until(lambda: evaluated(url))
+    states = {rule["name"]: rule["state"] for rule in rules}
+    assert {rule["health"] for rule in rules} == {"ok"}
+    pending = {"ScanloopConfidenceDrift", "ScanloopSpendNearCap"}
+    assert {name for name, state in states.items() if state != "inactive"} == pending | {"ScanloopQueueStalled"}
+
+
+def answer(url: str) -> Any:
+    return json.loads(fetch(url))["data"]
+
+
+def evaluated(url: str) -> list[dict[str, Any]]:
+    """Rules with their state, once each was evaluated and one fires or is about to; empty before."""
+    rules = [rule for group in answer(f"{url}/rules")["groups"] for rule in group["rules"]]
+    ready = all(rule["health"] == "ok" for rule in rules)
+    active = {rule["name"] for rule in rules if rule["state"] != "inactive"}
+    return rules if ready and "ScanloopConfidenceDrift" in active and "ScanloopExporterDown" not in active else []
+
+
+def wait_until(found: Any, seconds: float = 30) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (result := found()):
+        assert time.monotonic() < deadline, "nothing came in time"
+        time.sleep(0.3)
+    return result
