@@ -118,7 +118,8 @@ def test_the_positive_class_is_found_among_three() -> None:
 
 def test_a_profile_tells_quantiles_and_the_share_that_is_confident() -> None:
     profile = profile_of(np.linspace(0.5, 1, 101), np.arange(101) < 25)
-    assert (profile.n, profile.quantiles["0.5"], profile.mean) == (101, 0.75, pytest.approx(0.75))
+    assert (profile.n, profile.quantiles["0.5"]) == (101, 0.75)
+    assert profile.mean == pytest.approx(0.75)
     assert profile.confident_share == pytest.approx(41 / 101)
     assert profile.prevalence is not None
     assert profile.prevalence.value == pytest.approx(25 / 101)
@@ -151,6 +152,7 @@ def test_the_page_is_whole_in_itself_and_the_json_says_what_it_says(tmp_path: Pa
     source = evaluation(tmp_path / "evaluation", hold_out, predictions(beta(1, 2, 6, 500), "pool", "p", 0.2))
     summary = detect_drift(DetectDriftConfig(), evaluation=source, output=tmp_path / "drift")
     page = (tmp_path / "drift" / "drift.html").read_text()
+    assert f">{summary.verdict}</p>" in page
     assert not re.search(r'<(script|link|img)[^>]*(src|href)="?https?:', page)
     drift = json.loads((tmp_path / "drift" / "drift.json").read_text())
     assert (drift["n_reference"], drift["n_current"], drift["reason"]) == (300, 500, None)

@@ -1,11 +1,12 @@
 """A run's configuration: one YAML, one section a step, parsed and range-checked once, all faults in one message."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from yaml import YAMLError
 
 from scanloop.errors import ConfigError
@@ -31,9 +32,20 @@ class FolderSource(Section):
     unlabelled_dir: str = Field("unlabelled", description="Folder of images without labels")
     patient_pattern: str | None = Field(None, description="Regular expression; its first group in a path is the patient")
 
+    @field_validator("patient_pattern")
+    @classmethod
+    def _has_a_group(cls, pattern: str | None) -> str | None:
+        try:
+            groups = 1 if pattern is None else re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        if groups == 0:
+            raise ValueError("the pattern needs a group in parentheses: the patient")
+        return pattern
+
 
 class NpzSource(Section):
-    """An .npz with MedMNIST's six keys; labels beyond `labelled` per class are hidden and can be bought."""
+    """An .npz with MedMNIST's six keys; labels beyond `labelled` are hidden and can be bought."""
 
     kind: Literal["npz"] = "npz"
     path: str = Field(description=".npz with {train,val,test}_{images,labels}")
@@ -63,8 +75,8 @@ class IngestConfig(Section):
     min_side_px: int = Field(8, ge=1, description="Smaller images are quarantined")
     max_pixels: int = Field(50_000_000, ge=1, description="Larger images are quarantined before they are decoded")
     shard_slices: int = Field(512, ge=1, description="Images a shard")
-    near_duplicate_bits: int = Field(6, ge=0, le=16, description="Most differing bits of two 64-bit perceptual hashes")
-    near_duplicate_correlation: Share = Field(0.99, description="Least correlation of two 32x32 thumbnails")
+    near_duplicate_bits: int = Field(8, ge=0, le=16, description="Most differing bits of two 64-bit perceptual hashes")
+    near_duplicate_correlation: Share = Field(0.97, description="Least correlation of two 32x32 thumbnails")
     validation_share: Share = 0.0
     test_share: Share = Field(0.0, description="0 leaves the hold-out to repeated group cross-validation")
 
@@ -144,6 +156,7 @@ class PseudoLabelConfig(Section):
     min_neighbour_share: Share = Field(0.5, description="The neighbours' majority must exceed this share")
     min_f1: Share = Field(0.88, description="Gate: least lower bound of macro-F1 on the hold-out")
     margin: Share = Field(0.02, description="Gate: largest loss of macro-F1 against supervised, at the lower bound")
+    weight: Share = Field(0.5, description="Weight of a pseudo-label's loss against a given label's")
     wave: int = Field(1, ge=1)
     cross_validation: CrossValidation = CrossValidation()
 
@@ -157,7 +170,7 @@ class RetrainConfig(Section):
     head_learning_rate: Positive = 1e-3
     weight_decay: float = Field(1e-4, ge=0)
     batch_size: int = Field(32, ge=2)
-    pseudo_label_weight: Share = Field(0.5, description="Weight of a pseudo-label's loss against a given label's")
+    max_pseudo_labels: int = Field(2000, ge=1, description="Promoted images trained on, at most, drawn by seed")
     cross_validation: CrossValidation = CrossValidation()
 
 

@@ -111,7 +111,8 @@ def shrink(picture: PIL.Image.Image, short_side_px: int) -> PIL.Image.Image:
     if short <= short_side_px:
         return picture
     size = (max(1, round(width * short_side_px / short)), max(1, round(height * short_side_px / short)))
-    return picture.resize(size, PIL.Image.Resampling.BOX if short >= 2 * short_side_px else PIL.Image.Resampling.BILINEAR)
+    sampling = PIL.Image.Resampling.BOX if short >= 2 * short_side_px else PIL.Image.Resampling.BILINEAR
+    return picture.resize(size, sampling)
 
 
 def _open(payload: bytes) -> PIL.Image.Image:

@@ -75,7 +75,8 @@ def near_duplicate_pairs(
     correlated = [
         correlations(thumbnails[block[:, 0]], thumbnails[block[:, 1]]) >= min_correlation for block in _blocks(pairs)
     ]
-    return pairs[np.concatenate([np.empty(0, bool), *correlated])]
+    kept: npt.NDArray[np.int64] = pairs[np.concatenate([np.empty(0, bool), *correlated])]
+    return kept
 
 
 def correlations(left: Image, right: Image) -> Float:
@@ -118,8 +119,8 @@ def _masks(max_bits: int) -> list[np.uint64]:
 
 def _spread(thumbnails: Image) -> Float:
     """Standard deviation of each thumbnail, float64 (n,), in grey values."""
-    blocks = [block.reshape(len(block), -1).std(axis=1, dtype=np.float64) for block in _blocks(thumbnails) if len(block)]
-    return np.concatenate([np.empty(0), *blocks])
+    spreads = [block.std(axis=(1, 2), dtype=np.float64) for block in _blocks(thumbnails)]
+    return np.concatenate([np.empty(0), *spreads])
 
 
 def _blocks(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:

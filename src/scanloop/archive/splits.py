@@ -104,7 +104,7 @@ def assert_no_leakage(manifest: pd.DataFrame) -> None:
         ("patient", patients, known["split"]),
     ):
         counts = splits.groupby(keys.to_numpy()).nunique()
-        if (crossing := counts.index[counts > 1].tolist()):
+        if crossing := counts.index[counts > 1].tolist():
             found = sorted(splits[keys == crossing[0]].unique())
             others = f", and {len(crossing) - 1} more {kind}s" if len(crossing) > 1 else ""
             raise LeakageError(

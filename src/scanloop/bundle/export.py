@@ -58,11 +58,9 @@ def torch_logits(model: Any, inputs: npt.NDArray[np.float32]) -> Float:
 
 def _strip(message: Any) -> None:
     """Clear the exporter's remarks in a protobuf message and in every message inside it."""
-    from google.protobuf.message import Message
-
     for field, value in message.ListFields():
         if field.name in _OF_THE_EXPORTER:
             message.ClearField(field.name)
         elif field.message_type is not None:
-            for inner in [value] if isinstance(value, Message) else value:
+            for inner in [value] if hasattr(value, "ListFields") else value:
                 _strip(inner)

@@ -60,7 +60,7 @@ def _assemble(files: Mapping[str, bytes], threads: int | None) -> Bundle:
     calibration, classes, preprocess = (
         json.loads(files[name]) for name in ("calibration.json", "classes.json", "preprocess.json")
     )
-    preprocess.pop("schema_version")
+    preprocess.pop("schema_version", None)
     limits = {name: int(preprocess.pop(name)) for name in ("min_side_px", "max_pixels")}
     return Bundle(
         classes=tuple(classes["classes"]),
@@ -74,5 +74,8 @@ def _assemble(files: Mapping[str, bytes], threads: int | None) -> Bundle:
     )
 
 
-def _preprocess(values: dict[str, Any]) -> Preprocess:
-    return Preprocess(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+def _preprocess(values: Mapping[str, Any]) -> Preprocess:
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return Preprocess(**fields)

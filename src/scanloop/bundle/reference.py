@@ -48,8 +48,8 @@ def check_reference(bundle: Bundle, payload: bytes) -> None:
     difference = largest_difference(bundle.predict_inputs(inputs_of(bundle.preprocess, squares)), expected)
     if not difference <= TOLERANCE:
         raise BundleError(
-            f"this machine gives the reference slices other probabilities than training did (by {difference:.2g}, at most"
-            f" {TOLERANCE:g} is rounding); install the onnxruntime version of constraints.txt, do not serve this"
+            f"this machine gives the reference slices other probabilities than training did (by {difference:.2g}; up to"
+            f" {TOLERANCE:g} is rounding); install the onnxruntime that constraints.txt names, and do not serve before"
         )
 
 

@@ -19,6 +19,9 @@ from scanloop.types import Float
 SEAL = "bundle.json"
 """The file that holds the digests of all others; its own digest names the bundle."""
 
+ABOUT = ("architecture", "encoder", "data_digest", "counts", "metrics", "training")
+"""Facts that stand in it beside the digests."""
+
 
 def write_bundle(output: Path, model: Any, facts: BundleFacts) -> None:
     """Write every file of a bundle but `out_of_fold.parquet`, which must be there already: its digest is sealed in.
@@ -71,7 +74,7 @@ def _compare(model: Any, exported: bytes, squares: Squares, facts: BundleFacts) 
     if not difference <= TOLERANCE:
         raise BundleError(
             f"the exported network gives other probabilities than torch (by {difference:.2g}, at most {TOLERANCE:g});"
-            " a layer does something else in training mode's absence, or the logits are not finite"
+            " look for weights that are not finite, and for layers that ONNX cannot express"
         )
     return expected
 
@@ -80,12 +83,5 @@ def _seal(output: Path, facts: BundleFacts) -> None:
     others = [name for name in KINDS["bundle"] if name != SEAL]
     if missing := [name for name in others if not (output / name).is_file()]:
         raise BundleError(f"{output}: write {', '.join(missing)} before the bundle, so that its digest is sealed in")
-    write_json(output / SEAL, {
-        "architecture": facts.architecture,
-        "encoder": facts.encoder,
-        "data_digest": facts.data_digest,
-        "counts": facts.counts,
-        "metrics": {name: asdict(interval) for name, interval in facts.metrics.items()},
-        "training": facts.training,
-        "files": {name: file_digest(output / name) for name in others},
-    })  # fmt: skip
+    about = {name: getattr(facts, name) for name in ABOUT}
+    write_json(output / SEAL, about | {"files": {name: file_digest(output / name) for name in others}})

@@ -10,6 +10,17 @@ from scanloop.types import Float
 
 COLUMN = "confidence"
 
+EMPTY_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>Confidence drift</title></head>
+<body></body>
+</html>
+"""
+"""Page without a comparison; the verdict says why there is none."""
+
+VERDICT = '<p role="status" style="margin: 24px; font: 18px sans-serif">{}</p>'
+
 
 @dataclass(frozen=True)
 class EvidentlyReport:
@@ -36,12 +47,12 @@ def compare(reference: Float, current: Float, method: str, threshold: float) -> 
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Evidently reads it when it is imported; no page leaves this machine
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
-    from evidently.presets import DataSummaryPreset
+    from evidently.presets import ValueStats
 
     # Without a definition Evidently guesses the column's type from its values, and takes a few values for categories.
     definition = DataDefinition(numerical_columns=[COLUMN])
     then, now = (Dataset.from_pandas(pd.DataFrame({COLUMN: sample}), definition) for sample in (reference, current))
-    metrics = [ValueDrift(column=COLUMN, method=method, threshold=threshold), DataSummaryPreset(columns=[COLUMN])]
+    metrics = [ValueDrift(column=COLUMN, method=method, threshold=threshold), ValueStats(column=COLUMN)]
     snapshot = Report(metrics, include_tests=True).run(now, then)
     values = [
         metric["value"] for metric in snapshot.dict()["metrics"] if metric["metric_name"].startswith("ValueDrift(")
@@ -49,9 +60,6 @@ def compare(reference: Float, current: Float, method: str, threshold: float) -> 
     return EvidentlyReport(float(values[0]), snapshot.get_html_str(as_iframe=False))
 
 
-def refusal_page(reason: str) -> str:
-    """Self-contained HTML that says why there is nothing to compare."""
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Confidence drift</title></head>'
-        f"<body><h1>Confidence drift</h1><p>{html.escape(reason)}</p></body></html>\n"
-    )
+def with_verdict(page: str, verdict: str) -> str:
+    """The page with our verdict on top: Evidently's own headline knows the threshold, but not what chance gives."""
+    return page.replace("<body>", f"<body>{VERDICT.format(html.escape(verdict))}", 1)

@@ -70,6 +70,14 @@ def legend(ax: Axes, **place: Any) -> None:
     ax.legend(frameon=False, labelcolor=INK, fontsize=8.5, handlelength=1.6, **place)
 
 
+def legend_below(figure: Figure, ax: Axes, **style: Any) -> None:
+    """Legend of one of the axes below the whole figure, clear of the data."""
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower left", frameon=False, labelcolor=INK, fontsize=8.5, ncols=6, **style
+    )
+
+
 def literal(text: str) -> str:
     """Text that matplotlib must not read as mathematics."""
     return text.replace("$", r"\$")

@@ -17,6 +17,7 @@ from scanloop.evaluation.drawing import (
     VERMILLION,
     label_axes,
     legend,
+    legend_below,
     literal,
     new_figure,
     restyle,
@@ -30,7 +31,7 @@ METRIC_NAMES: Mapping[str, str] = {
     "brier": "Brier (lower is better)",
 }
 ARM_NAMES: Mapping[str, str] = {"supervised": "Supervised", "semi_supervised": "Semi-supervised"}
-_SQUARE = (4.6, 4.2)
+_SQUARE = (4.2, 4.2)
 
 
 def roc_figure(curves: Mapping[str, Any], area: str, sample: str) -> Figure:
@@ -74,7 +75,7 @@ def reliability_figure(curves: Mapping[str, Any], error: str, sample: str) -> Fi
         error: ECE with its interval, as text.
         sample: What n stands for.
     """
-    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
     for ax in (top, bottom):
         restyle(ax)
@@ -88,7 +89,7 @@ def reliability_figure(curves: Mapping[str, Any], error: str, sample: str) -> Fi
     first = max(0.0, float(edges[np.flatnonzero(counts)[0]]) - 0.05) if counts.any() else 0.0
     top.set(xlim=(first, 1.02), ylim=(-0.03, 1.05))
     label_axes(top, f"Reliability, {sample}", "", "Share that is right")
-    top.annotate(literal(f"ECE {error}"), (0.03, 0.92), xycoords="axes fraction", color=INK, fontsize=8.5)
+    top.annotate(literal(f"ECE {error}"), (0.03, 0.05), xycoords="axes fraction", color=INK, fontsize=8.5)
     bottom.bar(edges[:-1], counts, width=np.diff(edges) * 0.92, align="edge", color=BLUE, alpha=0.75)
     label_axes(bottom, "", "Confidence of the predicted class", "Images")
     legend(top, loc="lower right")
@@ -99,8 +100,8 @@ def confusion_figure(counts: Sequence[Sequence[float]], classes: Sequence[str], 
     """Confusion matrix: images and share of each true class; the shade repeats the share."""
     matrix = np.array(counts, dtype=float)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-12)
-    side = max(3.4, 1.0 + 0.8 * len(classes))
-    figure, (ax,) = new_figure(side + 1.0, side + 0.4)
+    side = max(4.2, 1.0 + 0.8 * len(classes))
+    figure, (ax,) = new_figure(side, side)
     ax.grid(visible=False)
     ax.spines[["left", "bottom"]].set_visible(False)
     for row, column in np.ndindex(*matrix.shape):
@@ -126,7 +127,7 @@ def arms_figure(arms: Mapping[str, Any], difference: Mapping[str, Any], sample: 
         difference: Intervals of semi-supervised minus supervised, by metric.
         sample: What n stands for.
     """
-    figure, (left, right) = new_figure(9.2, 3.8, 2, sharey=True, width_ratios=[1.35, 1])
+    figure, (left, right) = new_figure(8.4, 3.5, 2, sharey=True, width_ratios=[1.35, 1])
     names = [name for name in METRIC_NAMES if name in difference]
     for offset, colour, marker, (arm, title) in zip((-0.14, 0.14), SERIES, MARKERS, ARM_NAMES.items(), strict=False):
         intervals = [arms.get(arm, {}).get(name) for name in names]
@@ -140,7 +141,7 @@ def arms_figure(arms: Mapping[str, Any], difference: Mapping[str, Any], sample: 
     label_axes(right, "Paired difference", "Semi-supervised minus supervised", "")
     limit = max(abs(edge) for edge in right.get_xlim())
     right.set_xlim(-limit, limit)
-    legend(left, loc="lower left", ncols=2, bbox_to_anchor=(-0.02, -0.42))
+    legend_below(figure, left)
     return figure
 
 

@@ -26,19 +26,25 @@ MOST_POINTS = 3000
 
 
 def loss_figure(loss: pd.DataFrame) -> Figure:
-    """Training loss of every step and its mean over each epoch; `loss` has the columns epoch, step and loss."""
-    figure, (ax,) = new_figure(6.4, 3.2)
-    ax.plot(loss["step"], loss["loss"], color=BLUE, alpha=0.4, linewidth=0.9, label="Each step")
-    mean = loss.groupby("epoch", sort=True)[["step", "loss"]].mean()
-    ax.plot(mean["step"], mean["loss"], "o-", color=BLUE, linewidth=1.8, markersize=4, label="Mean over an epoch")
-    label_axes(ax, f"Encoder training, {len(mean)} epochs, {len(loss)} steps", "Optimiser step", "NT-Xent loss (nats)")
-    legend(ax, loc="upper right")
+    """Training loss of each epoch, and of each optimiser step where it was kept.
+
+    Args:
+        loss: Columns epoch and loss, and maybe step.
+    """
+    figure, (ax,) = new_figure(8.4, 2.8)
+    columns = ["step", "loss"] if "step" in loss else ["loss"]
+    mean = loss.groupby("epoch", sort=True)[columns].mean()
+    if "step" in loss:
+        ax.plot(loss["step"], loss["loss"], color=BLUE, alpha=0.4, linewidth=0.9, label="Each step")
+    ax.plot(mean["step"] if "step" in loss else mean.index, mean["loss"], "o-", color=BLUE, linewidth=1.8, markersize=4)
+    unit = "Optimiser step" if "step" in loss else "Epoch: once through the images"
+    label_axes(ax, f"Encoder training, {len(mean)} epochs", unit, "NT-Xent loss (nats)")
     return figure
 
 
 def silhouette_figure(silhouette: Mapping[int, float], chosen: int | None) -> Figure:
     """Mean silhouette of each number of clusters tried, the chosen one marked."""
-    figure, (ax,) = new_figure(4.2, 3.2)
+    figure, (ax,) = new_figure(8.4, 2.4)
     ks = sorted(silhouette)
     ax.plot(ks, [silhouette[k] for k in ks], "o-", color=BLUE, linewidth=1.6, markersize=4.5)
     if chosen is not None and chosen in silhouette:
@@ -57,9 +63,9 @@ def triage_figure(points: pd.DataFrame) -> Figure:
         points: Columns x, y, cluster (int) and label (text, None where nobody has said); at most `MOST_POINTS` rows are
             worth drawing, see `thin`.
     """
-    figure, (by_cluster, by_label) = new_figure(9.2, 4.2, 2, sharex=True, sharey=True)
+    figure, (by_cluster, by_label) = new_figure(8.4, 4.2, 2, sharex=True, sharey=True)
     for order, cluster in enumerate(sorted(points["cluster"].unique())):
-        _scatter(by_cluster, points[points["cluster"] == cluster], order, f"Cluster {cluster}", size=9, alpha=0.65)
+        _scatter(by_cluster, points[points["cluster"] == cluster], order, f"Cluster {cluster}", size=14, alpha=0.75)
     known = points["label"].notna()
     x, y = _coordinates(points[~known])
     by_label.scatter(x, y, s=7, color=INK, alpha=0.18, linewidths=0, label=f"Unlabelled ({(~known).sum():,})")
@@ -69,9 +75,16 @@ def triage_figure(points: pd.DataFrame) -> Figure:
     label_axes(by_cluster, "By cluster", "First principal component", "Second principal component")
     label_axes(by_label, "By known label", "First principal component", "")
     for ax in (by_cluster, by_label):
-        ax.set_xticklabels([])
-        ax.set_yticklabels([])
-        legend(ax, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=3, columnspacing=1.0, handletextpad=0.2)
+        ax.tick_params(length=0, labelbottom=False, labelleft=False)
+        legend(
+            ax,
+            loc="upper left",
+            bbox_to_anchor=(-0.02, -0.07),
+            ncols=3,
+            columnspacing=1.0,
+            handletextpad=0.1,
+            markerscale=1.2,
+        )
     return figure
 
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from scanloop.evaluation.drawing import to_svg
 
 
 @dataclass(frozen=True)
@@ -14,21 +17,34 @@ class Table:
     Attributes:
         caption: What the rows are.
         columns: Heads; a head that ends in "#" is of numbers, set to the right, without the sign.
-        rows: Cells as text; a `Mark` in a cell is drawn as a coloured word.
+        rows: Cells as text, as a `Mark` or as a `Term`.
     """
 
     kind: ClassVar[str] = "table"
     caption: str
     columns: Sequence[str]
-    rows: Sequence[Sequence["str | Mark"]]
+    rows: Sequence[Sequence["Cell"]]
 
 
 @dataclass(frozen=True)
 class Mark:
     """A word with a tone: "good", "bad" or "plain"; the word says it, the colour repeats it."""
 
+    kind: ClassVar[str] = "mark"
     word: str
     tone: str = "plain"
+
+
+@dataclass(frozen=True)
+class Term:
+    """A word with what it means below it."""
+
+    kind: ClassVar[str] = "term"
+    word: str
+    meaning: str
+
+
+Cell: TypeAlias = str | Mark | Term
 
 
 @dataclass(frozen=True)
@@ -47,14 +63,25 @@ class Picture:
         svg: From `scanloop.evaluation.drawing.to_svg`.
         alt: What it shows, for a reader who cannot see it.
         caption: What it says, for a clinician.
-        half: Whether two of them stand side by side.
     """
 
-    kind: ClassVar[str] = "picture"
     svg: Markup
     alt: str
     caption: str
-    half: bool = False
+
+    @classmethod
+    def drawn(cls, figure: Figure, name: str, alt: str, caption: str) -> "Picture":
+        """Picture of a figure; `name` is unique on the page."""
+        return cls(Markup(to_svg(figure, name)), alt, caption)  # noqa: S704  drawn by us, its text is escaped
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Figures in rows of one or two."""
+
+    kind: ClassVar[str] = "pictures"
+    pictures: Sequence[Picture]
+    columns: int = 1
 
 
 @dataclass(frozen=True)
@@ -104,7 +131,7 @@ class Note:
     engineer: bool = False
 
 
-Block: TypeAlias = Table | Facts | Picture | Bars | Gallery | Note
+Block: TypeAlias = Table | Facts | Pictures | Bars | Gallery | Note
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from scanloop.report.blocks import Block, Facts, Mark, Note, Section, Table
 from scanloop.report.material import Material
-from scanloop.report.numbers import DASH, count, number, percent
+from scanloop.report.numbers import DASH, count, number, percent, sentence
 
 
 def promotion(material: Material) -> Section:
@@ -14,7 +14,7 @@ def promotion(material: Material) -> Section:
     facts = material.json("promotion", "promotion.json")
     if not facts:
         return Section(anchor, title, steps, "Nothing has been decided yet.", missing="promote")
-    lead = f"{'Yes' if facts.get('decision') == 'promoted' else 'No'}: {sentence(facts.get('reason'))}"
+    lead = f"{'Yes' if facts.get('decision') == 'promoted' else 'No'}. {sentence(facts.get('reason'))}"
     rows = [
         (
             str(check.get("sentence") or check.get("name") or DASH),
@@ -49,12 +49,6 @@ def drift(material: Material) -> Section:
         blocks.append(Table("Confidence on the hold-out and now", heads, rows))
     blocks.append(Note("Evidently's own page is drift/drift.html.", engineer=True))
     return Section(anchor, title, steps, sentence(facts.get("verdict") or facts.get("reason")), blocks)
-
-
-def sentence(text: Any) -> str:
-    """Text that ends like a sentence; empty where there is none."""
-    words = str(text or "").strip()
-    return words if not words or words[-1] in ".!?" else words + "."
 
 
 def _profile(name: str, profile: Mapping[str, Any]) -> tuple[str, ...]:

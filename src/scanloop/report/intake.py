@@ -21,7 +21,7 @@ REASONS: Mapping[str, str] = {
     "unreadable": "Cannot be decoded",
     "conflicting_labels": "The same image came with two labels",
 }
-SPLITS: Mapping[str, str] = {
+PARTS: Mapping[str, str] = {
     "labelled": "Training, labelled",
     "pool": "Training, unlabelled (the pool)",
     "validation": "Validation",
@@ -37,21 +37,20 @@ def intake(material: Material) -> Section:
     manifest = material.manifest
     sources = material.table("catalog", "sources.parquet")
     quarantine = material.table("catalog", "quarantine.parquet")
-    copies, labelled = len(sources) - len(manifest), int(manifest["label"].notna().sum())
-    groups = manifest.groupby("group_id").size()
-    linked = int(groups[groups > 1].sum())
+    files, labelled = len(sources) + len(quarantine), int(manifest["label"].notna().sum())
     lead = (
-        f"{counted(len(sources) + len(quarantine), 'file')} came in. {counted(len(manifest), 'distinct image')} went on, "
-        f"{labelled:,} of them with an expert's label; {counted(len(quarantine), 'file')} could not be used and "
-        f"{'is' if len(quarantine) == 1 else 'are'} listed below with the reason."
+        f"{counted(files, 'file')} came in: {counted(len(manifest), 'distinct image')}, {labelled:,} of them with an "
+        f"expert's label. {counted(len(quarantine), 'file')} could not be used."
     )
+    groups = manifest.groupby("group_id").size()
+    together = groups[groups > 1]
     facts = Facts((
-        ("Distinct images", count(len(manifest)), f"from {len(sources):,} usable files"),
-        ("Exact copies", count(copies), "byte for byte; counted once"),
-        ("Images that belong together", count(linked), f"in {int((groups > 1).sum()):,} groups: same patient or near-duplicates"),
-        ("Quarantined", count(len(quarantine)), percent(len(quarantine) / max(len(sources) + len(quarantine), 1)) + " of the files"),
+        ("Distinct images", count(len(manifest)), f"from {counted(len(sources), 'usable file')}"),
+        ("Exact copies", count(len(sources) - len(manifest)), "byte for byte; counted once"),
+        ("Belong together", count(together.sum()), f"in {counted(len(together), 'group')}: near-copies or one patient"),
+        ("Quarantined", count(len(quarantine)), f"{percent(len(quarantine) / max(files, 1))} of the files"),
     ))  # fmt: skip
-    return Section(anchor, title, steps, lead, (facts, _splits(manifest), *_quarantine(quarantine)))
+    return Section(anchor, title, steps, lead, (facts, _split(manifest), *_quarantine(quarantine)))
 
 
 def checks(material: Material) -> Section:
@@ -61,11 +60,9 @@ def checks(material: Material) -> Section:
         return Section(anchor, title, steps, "The data has not been checked yet.", missing="validate")
     expectations = material.json("validation", "validation.json").get("expectations", [])
     failed = sum(not entry.get("success") for entry in expectations)
-    lead = (
-        f"All {len(expectations)} checks hold."
-        if not failed
-        else f"{failed} of {len(expectations)} checks {'is' if failed == 1 else 'are'} violated; nothing was trained on this data."
-    )
+    lead = f"Yes: all {len(expectations)} checks hold."
+    if failed:
+        lead = f"No: {failed} of {counted(len(expectations), 'check')} violated. Nothing was trained on this data."
     rows = [
         (
             str(entry.get("sentence") or entry.get("name") or DASH),
@@ -75,62 +72,43 @@ def checks(material: Material) -> Section:
         )
         for entry in expectations
     ]
+    table = Table("Data checks", ("Expectation", "Column", "Observed", "Result"), rows)
     remark = Note("Great Expectations ran these; its own pages are in validation/data_docs.", engineer=True)
-    return Section(
-        anchor,
-        title,
-        steps,
-        lead,
-        (Table("Data checks", ("Expectation", "Column", "Observed", "Result"), rows), remark),
-    )
+    return Section(anchor, title, steps, lead, (table, remark))
 
 
-def _splits(manifest: pd.DataFrame) -> Table:
-    """Images, groups and labels of each part; a group never stands in two splits."""
+def _split(manifest: pd.DataFrame) -> Table:
+    """Images, groups and labels of each part."""
     part = manifest["split"].where(manifest["split"] != "train", "pool")
     part = part.mask(manifest["split"].eq("train") & manifest["label"].notna(), "labelled")
     classes = sorted(manifest["label"].dropna().unique())
     rows = []
-    for key, name in SPLITS.items():
+    for key, name in PARTS.items():
         members = manifest[part == key]
-        if members.empty:
-            continue
-        labels = [count((members["label"] == label).sum()) for label in classes]
-        rows.append(
-            (
-                name,
-                count(len(members)),
-                count(members["group_id"].nunique()),
-                *labels,
-                count(members["label"].isna().sum()),
-            )
-        )
+        if len(members):
+            figures = [len(members), members["group_id"].nunique()]
+            figures += [int((members["label"] == label).sum()) for label in classes]
+            rows.append((name, *map(count, figures), count(members["label"].isna().sum())))
     heads = ("Part", "Images#", "Groups#", *(f"{label}#" for label in classes), "Unlabelled#")
-    return Table(
-        "How the images are split: no group stands on both sides of a line between training and hold-out", heads, rows
-    )
+    return Table("How the images are split; a group never stands in both training and hold-out", heads, rows)
 
 
 def _quarantine(quarantine: pd.DataFrame) -> tuple[Block, ...]:
     if quarantine.empty:
         return (Note("Every file could be used: nothing is in quarantine."),)
-    reasons = quarantine["reason"].value_counts().sort_index()
-    summary = Table(
-        "Quarantine by reason",
-        ("Reason", "Code", "Files#"),
-        [(REASONS.get(str(code), str(code)), str(code), count(files)) for code, files in reasons.items()],
-    )
-    shown = quarantine.head(SHOWN)
+    counts = quarantine["reason"].value_counts().sort_index()
+    reasons = [(REASONS.get(str(code), str(code)), str(code), count(files)) for code, files in counts.items()]
     rows = [
         (str(row.uri), REASONS.get(str(row.reason), str(row.reason)), str(row.detail or DASH))
-        for row in shown.itertuples()
+        for row in quarantine.head(SHOWN).itertuples()
     ]
-    more = (
-        f" (the first {SHOWN} of {len(quarantine):,}; the others are in quarantine.parquet)"
-        if len(quarantine) > SHOWN
-        else ""
+    caption = "Quarantined files"
+    if len(quarantine) > SHOWN:
+        caption += f": the first {SHOWN} of {len(quarantine):,}; all of them are in quarantine.parquet"
+    return (
+        Table("Quarantine by reason", ("Reason", "Code", "Files#"), reasons),
+        Table(caption, ("File", "Reason", "Detail"), rows),
     )
-    return summary, Table(f"Quarantined files{more}", ("File", "Reason", "Detail"), rows)
 
 
 def _observed(value: Any) -> str:
@@ -139,5 +117,8 @@ def _observed(value: Any) -> str:
         return DASH
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, Mapping):
+        text = ", ".join(f"{key}: {inner}" for key, inner in value.items())
+    else:
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 80 else text[:79] + "…"

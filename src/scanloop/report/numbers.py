@@ -13,8 +13,11 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def signed(value: Any, digits: int = 3) -> str:
-    """A difference with its sign."""
-    return DASH if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
+    """A difference with its sign; nothing has none."""
+    if value is None:
+        return DASH
+    written = f"{value:+.{digits}f}"
+    return written.replace("-", MINUS) if float(written) else written[1:]
 
 
 def count(value: Any) -> str:
@@ -28,15 +31,28 @@ def counted(value: int, singular: str, plural: str = "") -> str:
 
 
 def percent(share: Any, digits: int = 1) -> str:
-    """A share in 0..1 as a percentage."""
-    return DASH if share is None else f"{100 * share:.{digits}f} %"
+    """A share in 0..1 in percent; a small one that would be rounded to nothing says so.
+
+    >>> percent(0.423), percent(0.00000001, 2)
+    ('42.3%', 'under 0.01%')
+    """
+    if share is None:
+        return DASH
+    least = 10.0**-digits
+    return f"under {least:.{digits}f}%" if 0 < 100 * share < least / 2 else f"{100 * share:.{digits}f}%"
 
 
 def euros(value: Any) -> str:
-    """Money: cents from one euro on, below that as many decimals as tell it from nothing."""
+    """Money in cents; whole thousands without, fractions of a cent with four decimals.
+
+    >>> euros(5000.0), euros(0.55), euros(0.0035), euros(0.00001)
+    ('€5,000', '€0.55', '€0.0035', 'under €0.0001')
+    """
     if value is None:
         return DASH
-    return f"€{value:,.2f}" if abs(value) >= 1 or value == 0 else f"€{value:.4f}"
+    if value and abs(value) < 0.01:
+        return f"€{value:.4f}" if abs(value) >= 0.0001 else "under €0.0001"
+    return f"€{value:,.0f}" if value and value % 1000 == 0 else f"€{value:,.2f}"
 
 
 def duration(seconds: Any) -> str:
@@ -61,5 +77,15 @@ def interval(entry: Mapping[str, Any] | None, difference: bool = False) -> str:
 
 
 def confidence(entry: Mapping[str, Any] | None) -> str:
-    """Name of an interval: "95 % interval"."""
-    return f"{100 * float((entry or {}).get('confidence') or 0.95):g} % interval"
+    """Name of an interval: "95% interval"."""
+    return f"{100 * float((entry or {}).get('confidence') or 0.95):g}% interval"
+
+
+def sentence(text: Any) -> str:
+    """Text with a capital and a full stop; empty where there is none.
+
+    >>> sentence("all checks hold")
+    'All checks hold.'
+    """
+    words = str(text or "").strip()
+    return words and words[0].upper() + words[1:] + ("" if words[-1] in ".!?" else ".")

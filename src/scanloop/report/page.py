@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from scanloop.report import accounting, decision, intake, performance, representation, selection
-from scanloop.report.blocks import Gallery, Picture, Section
+from scanloop.report.blocks import Block, Gallery, Pictures, Section
 from scanloop.report.material import Material
 from scanloop.report.verdict import verdict
 
@@ -51,13 +51,16 @@ class Page:
     @property
     def figures(self) -> int:
         """Figures drawn."""
-        return sum(isinstance(block, Picture) for section in self.sections for block in section.blocks)
+        return sum(len(block.pictures) for block in self._blocks if isinstance(block, Pictures))
 
     @property
     def images(self) -> int:
         """Images of the archive shown."""
-        blocks = [block for section in self.sections for block in section.blocks]
-        return sum(len(block.thumbnails) for block in blocks if isinstance(block, Gallery))
+        return sum(len(block.thumbnails) for block in self._blocks if isinstance(block, Gallery))
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return [block for section in self.sections for block in section.blocks]
 
 
 def render(material: Material, title: str) -> Page:

@@ -1,12 +1,9 @@
-"""The page's sections on the encoder and on the map of the archive that it gives."""
+"""The page's sections on the encoder, and on the map of the archive that it gives."""
 
 import pandas as pd
-from markupsafe import Markup
 
-from scanloop.artifacts import read_table
-from scanloop.evaluation.drawing import to_svg
 from scanloop.evaluation.maps import loss_figure, silhouette_figure, thin, triage_figure
-from scanloop.report.blocks import Block, Facts, Note, Picture, Section
+from scanloop.report.blocks import Block, Facts, Note, Picture, Pictures, Section
 from scanloop.report.material import Material
 from scanloop.report.numbers import count, counted, number, percent
 
@@ -17,35 +14,26 @@ def encoder(material: Material) -> Section:
     if "encoder" not in material:
         return Section(anchor, title, steps, "No encoder has been prepared yet.", missing="pretrain")
     facts = material.json("encoder", "encoder.json")
-    loss = pd.read_csv(material.artifacts["encoder"] / "loss.csv")
-    name, method = str(facts.get("encoder", "encoder")), str(facts.get("method", "none"))
-    weights = facts.get("hyperparameters", {}).get("weights")
+    method = str(facts.get("method", "none"))
+    weights = (facts.get("hyperparameters") or {}).get("weights")
+    trained = method != "none"
+    lead = "A network turned each image into a list of numbers that describes it. " + (
+        "It learned to do so from the images alone, without any label."
+        if trained
+        else "It was trained on other images before, and taken as it is."
+    )
     embedded = material.json("embeddings", "embeddings.json")
-    lead = (
-        "A network turned each image into a list of numbers that describes it. It learned to do so from the images alone, "
-        "without any label." if method != "none" else
-        "A network that was trained on everyday photographs turned each image into a list of numbers that describes it."
-    )  # fmt: skip
     entries = [
-        ("Network", name, f"started from {weights}" if weights else "started from random weights"),
-        (
-            "Training",
-            method if method != "none" else "none",
-            f"on {counted(int(facts.get('slices') or 0), 'image')} without labels"
-            if method != "none"
-            else "weights taken as they are",
-        ),
-        ("Numbers per image", count(embedded.get("dimension") or facts.get("dimension")), "float16"),
+        ("Network", str(facts.get("encoder", "unknown")), "with given weights" if weights else "from random weights"),
+        ("Training", _method(method), f"on {counted(int(facts.get('slices') or 0), 'image')}" if trained else "here"),
+        ("Numbers per image", count(embedded.get("dimension") or facts.get("dimension")), "kept as float16"),
     ]
     blocks: list[Block] = [Facts(entries)]
+    loss = pd.read_csv(material.artifacts["encoder"] / "loss.csv")
     if len(loss):
-        first, last = (float(loss["loss"].iloc[row]) for row in (0, -1))
-        blocks.append(Picture(
-            Markup(to_svg(loss_figure(loss), "loss")),  # noqa: S704  drawn by us, text escaped
-            f"Line chart of the training loss, from {first:.2f} to {last:.2f}.",
-            f"The lower the line, the better the network recognises two altered views of one image among all others. "
-            f"It went from {first:.2f} to {last:.2f}; a flat end means that more training would gain little.",
-        ))  # fmt: skip
+        blocks.append(Pictures((_loss(loss),)))
+    if weights:
+        blocks.append(Note(f"Weights: {weights}.", engineer=True))
     return Section(anchor, title, steps, lead, blocks)
 
 
@@ -55,46 +43,59 @@ def triage(material: Material) -> Section:
     if "triage" not in material:
         return Section(anchor, title, steps, "The images have not been sorted yet.", missing="triage")
     facts = material.json("triage", "triage.json")
-    silhouette = {int(k): float(value) for k, value in (facts.get("silhouette") or {}).items() if value is not None}
-    chosen = facts.get("k")
     lead = str(facts.get("verdict") or "Images that look alike lie close together, before anybody says what they show.")
     entries = [
-        ("Clusters", count(chosen), "chosen by the silhouette"),
+        ("Clusters", count(facts.get("k")), "chosen by the silhouette"),
         ("Agreement, ARI", number(facts.get("ari")), "1: clusters are the classes, 0: chance"),
         ("Agreement, NMI", number(facts.get("nmi")), "1: clusters tell the class, 0: nothing"),
         ("Components", count(facts.get("components")), f"keep {percent(facts.get('variance'), 0)} of the variance"),
     ]
-    blocks: list[Block] = [Facts(entries), _map(material)]
+    remark = "ARI (adjusted Rand index) and NMI (normalised mutual information) compare clusters with the known labels"
+    known = facts.get("labelled")
+    remark += f"; they stand on {counted(known, 'labelled image')}." if isinstance(known, int) else "."
+    pictures = [_map(material)]
+    silhouette = {int(k): float(value) for k, value in (facts.get("silhouette") or {}).items() if value is not None}
     if silhouette:
-        blocks.append(_silhouette(silhouette, int(chosen) if chosen is not None else None))
-    blocks.append(Note(
-        "ARI (adjusted Rand index) and NMI (normalised mutual information) compare clusters with the labels known so far; "
-        f"they stand on {counted(int(facts['labelled']), 'labelled image')}." if isinstance(facts.get("labelled"), int) else
-        "ARI (adjusted Rand index) and NMI (normalised mutual information) compare clusters with the labels known so far.",
-        engineer=True,
-    ))  # fmt: skip
-    return Section(anchor, title, steps, lead, blocks)
+        pictures.append(_silhouette(silhouette, facts.get("k")))
+    return Section(anchor, title, steps, lead, (Facts(entries), Pictures(pictures), Note(remark, engineer=True)))
+
+
+def _method(method: str) -> str:
+    return {"simclr": "SimCLR", "moco": "MoCo"}.get(method, method)
+
+
+def _loss(loss: pd.DataFrame) -> Picture:
+    first, last = float(loss["loss"].iloc[0]), float(loss["loss"].iloc[-1])
+    return Picture.drawn(
+        loss_figure(loss),
+        "loss",
+        f"Line chart of the training loss, from {first:.2f} to {last:.2f}.",
+        "The lower the line, the better the network recognises two altered views of one image among all the others. It "
+        f"went from {first:.2f} to {last:.2f}; a flat end means that longer training would gain little.",
+    )
 
 
 def _map(material: Material) -> Picture:
-    points = read_table(material.artifacts["triage"], "clusters.parquet")
-    points["label"] = points["slice_id"].map(dict(material.known_labels)) if "catalog" in material else None
+    points = material.table("triage", "clusters.parquet")
+    labels = material.known_labels if "catalog" in material else {}
+    points["label"] = points["slice_id"].map(dict(labels)).astype(object)
     drawn = thin(points)
     part = "" if len(drawn) == len(points) else f" A random {len(drawn):,} of {len(points):,} images are drawn."
-    return Picture(
-        Markup(to_svg(triage_figure(drawn), "map")),  # noqa: S704  drawn by us, text escaped
-        f"Two scatter plots of {len(drawn):,} images on their first two principal components, by cluster and by known label.",
-        "Each point is an image; images that look alike lie close together. Left: the groups that a computer finds by itself. "
-        f"Right: what experts have said so far. Where both agree, few labels go a long way.{part}",
+    return Picture.drawn(
+        triage_figure(drawn),
+        "map",
+        f"Two scatter plots of {len(drawn):,} images on two principal components: by cluster and by known label.",
+        "Each point is an image; images that look alike lie close together. Left: groups that the computer finds by "
+        f"itself. Right: what experts have said so far. Where both agree, few labels go a long way.{part}",
     )
 
 
 def _silhouette(silhouette: dict[int, float], chosen: int | None) -> Picture:
     values = ", ".join(f"{value:.3f} for {k}" for k, value in sorted(silhouette.items()))
-    return Picture(
-        Markup(to_svg(silhouette_figure(silhouette, chosen), "silhouette")),  # noqa: S704  drawn by us, text escaped
+    return Picture.drawn(
+        silhouette_figure(silhouette, chosen),
+        "silhouette",
         f"Line chart of the mean silhouette over the number of clusters: {values}.",
-        "How clearly the images fall into this many groups. Below 0.25 the borders are blurred: read the clusters as regions "
-        "of one cloud, not as kinds of images.",
-        half=True,
+        "How clearly the images fall into that many groups. Below 0.25 the borders are blurred: read the clusters as "
+        "regions of one cloud, not as kinds of images.",
     )

@@ -9,12 +9,13 @@ import pandas as pd
 import PIL.Image
 
 from scanloop.archive.shards import iterate_shards
-from scanloop.report.blocks import Bar, Bars, Block, Facts, Gallery, Mark, Note, Section, Table, Thumbnail
+from scanloop.report.blocks import Bar, Bars, Block, Cell, Facts, Gallery, Mark, Note, Section, Table, Thumbnail
 from scanloop.report.material import Material
-from scanloop.report.numbers import DASH, count, counted, euros, interval, number, percent, signed
+from scanloop.report.numbers import DASH, count, counted, euros, interval, number, percent, sentence, signed
 from scanloop.types import Image
 
-THUMBNAIL_PX = 144
+THUMBNAIL_PX = 240
+"""Longest side of an image on the page: twice what is shown, for dense screens."""
 
 
 def queue(material: Material) -> Section:
@@ -24,21 +25,21 @@ def queue(material: Material) -> Section:
         return Section(anchor, title, steps, "No images have been chosen yet.", missing="acquire")
     facts = material.json("queue", "queue.json")
     rows = material.table("queue", "queue.parquet").sort_values("rank", kind="stable")
-    price = facts.get("price_eur", float(rows["price"].sum()))
-    answered = len(material.table("labels", "labels.parquet")) if "labels" in material else 0
-    lead = (
-        f"{counted(len(rows), 'image')} would teach the model most: it is unsure of them, and they differ from one another. "
-        f"Reading all of them costs {euros(price)} of a budget of {euros(facts.get('budget_eur'))}."
-        if len(rows)
-        else "No image is queued: the budget buys no label, or the pool is empty."
-    )
+    price, budget = euros(facts.get("price_eur", float(rows["price"].sum()))), euros(facts.get("budget_eur"))
+    lead = "No image is queued: the budget buys no label, or the pool is empty."
+    if len(rows):
+        lead = (
+            f"{counted(len(rows), 'image')} would teach the model most: it is unsure of them, and they differ from one "
+            f"another. Reading them all costs {price}, of a budget of {budget}."
+        )
+    bought = len(material.table("labels", "labels.parquet")) if "labels" in material else 0
     entries = [
-        ("Queued", count(len(rows)), "in the order in which they should be read"),
-        ("Price", euros(price), f"budget {euros(facts.get('budget_eur'))}"),
-        ("Labels bought since", count(answered), "they join the training part, never the hold-out"),
+        ("Queued", count(len(rows)), "in the order of reading"),
+        ("Price", price, f"budget {budget}"),
+        ("Labels bought", count(bought), "for training, never for the hold-out"),
     ]
     blocks: list[Block] = [Facts(entries)]
-    if len(rows) and "catalog" in material and material.gallery:
+    if len(rows) and material.gallery:
         blocks.append(_gallery(material, rows.head(material.gallery)))
     return Section(anchor, title, steps, lead, blocks)
 
@@ -52,27 +53,26 @@ def pseudo_labels(material: Material) -> Section:
     rows = material.table("pseudo_labels", "pseudo_labels.parquet").drop_duplicates("slice_id")
     promoted = int(certificate.get("promoted", rows["promoted"].eq(True).sum()))
     candidates = int(certificate.get("candidates", len(rows)))
-    gate = certificate.get("gate") or {}
-    lead = (
-        f"{counted(promoted, 'unlabelled image')} of {candidates:,} got a machine's label that counts in training."
-        if promoted
-        else f"None of {candidates:,} unlabelled images got a machine's label: the model was trained on experts' labels alone."
-    )
-    reasons = certificate.get("reasons") or rows.loc[~rows["promoted"].eq(True), "reason"].value_counts().to_dict()
+    lead = f"{promoted:,} of {counted(candidates, 'unlabelled image')} got a machine's label that counts in training."
+    if not promoted:
+        lead = f"None of {counted(candidates, 'unlabelled image')}: the model was trained on experts' labels alone."
+    refused = rows.loc[~rows["promoted"].eq(True), "reason"].value_counts()
+    reasons = certificate.get("reasons") or {str(name): int(total) for name, total in refused.items()}
     blocks: list[Block] = [_reasons(promoted, candidates, reasons)]
-    if gate:
+    if gate := certificate.get("gate"):
         blocks.append(_gate(gate))
-        blocks.append(Note(str(gate.get("reason") or "")))
+        if gate.get("reason"):
+            blocks.append(Note(sentence(gate["reason"])))
     if rule := certificate.get("rule"):
         said = ", ".join(f"{name} {_plain(value)}" for name, value in sorted(rule.items()))
         blocks.append(Note(f"Rule of wave {certificate.get('wave', 1)}: {said}.", engineer=True))
-    return Section(anchor, title, steps, lead, [block for block in blocks if not isinstance(block, Note) or block.text])
+    return Section(anchor, title, steps, lead, blocks)
 
 
 def thumbnail_uri(image: Image) -> str:
     """Image as a PNG in a data URI, shrunk to the page's size."""
     picture = PIL.Image.fromarray(image)
-    picture.thumbnail((2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX), PIL.Image.Resampling.BOX)
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), PIL.Image.Resampling.BOX)
     sink = io.BytesIO()
     picture.save(sink, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode()
@@ -86,58 +86,42 @@ def _gallery(material: Material, rows: pd.DataFrame) -> Gallery:
         for slice_id, image in zip(slice_ids, block, strict=True)
     }
     thumbnails = []
-    for row in rows.itertuples():
-        if row.slice_id not in images:
-            continue
-        uri = material.uris.get(str(row.slice_id), str(row.slice_id))
-        lines = [f"uncertainty {number(row.uncertainty, 2)}, {euros(row.price)}", str(row.reason or "")]
-        name = uri.rstrip("/").rpartition("/")[2]
+    for row in rows[rows["slice_id"].isin(set(images))].to_dict("records"):
+        name = material.uris.get(row["slice_id"], row["slice_id"]).rstrip("/").rpartition("/")[2]
+        lines = [f"uncertainty {number(row['uncertainty'], 2)}", euros(row["price"]), str(row["reason"] or "")]
         thumbnails.append(
             Thumbnail(
-                thumbnail_uri(images[str(row.slice_id)]),
-                f"Queued image {row.rank}: {name}",
-                f"{row.rank}. {name}",
-                [line for line in lines if line],
+                thumbnail_uri(images[row["slice_id"]]), f"Queued image {row['rank']}", f"{row['rank']}. {name}", lines
             )
         )
     shown = counted(len(thumbnails), "image")
-    return Gallery(f"The first {shown} of the queue, as the model sees them, with the reason for each.", thumbnails)
+    return Gallery(f"The first {shown} of the queue, as the model sees them, with price and reason.", thumbnails)
 
 
 def _reasons(promoted: int, candidates: int, reasons: Mapping[str, int]) -> Bars:
-    whole = max(candidates, 1)
-    refused = sorted(
-        ((str(name), int(total)) for name, total in reasons.items() if name != "promoted"),
-        key=lambda pair: (-pair[1], pair[0]),
-    )
-    bars = [Bar("Promoted", promoted / whole, f"{promoted:,} ({percent(promoted / whole)})", "good")]
-    bars += [
-        Bar(name.replace("_", " "), total / whole, f"{total:,} ({percent(total / whole)})") for name, total in refused
-    ]
+    def bar(name: str, total: int, tone: str = "plain") -> Bar:
+        share = total / max(candidates, 1)
+        return Bar(name, min(share, 1.0), f"{total:,} ({percent(share)})", tone)
+
+    refused = sorted((-int(total), name) for name, total in reasons.items() if name != "promoted")
+    bars = [bar("Promoted", promoted, "good"), *(bar(name.replace("_", " "), -total) for total, name in refused)]
     return Bars("What became of the unlabelled images: promoted, or refused for the reason named", bars)
 
 
 def _gate(gate: Mapping[str, Any]) -> Table:
-    passed = gate.get("passed")
-    rows: list[tuple[str | Mark, ...]] = [
+    least = f"lower bound at least {number(gate['min_f1'], 2)}" if gate.get("min_f1") is not None else DASH
+    loss = f"lower bound at least {signed(-gate['margin'], 2)}" if gate.get("margin") is not None else DASH
+    passed: Cell = DASH
+    if gate.get("passed") is not None:
+        passed = Mark("passed", "good") if gate["passed"] else Mark("not passed", "bad")
+    rows: list[tuple[Cell, ...]] = [
         ("Macro-F1 with experts' labels alone", interval(gate.get("supervised_macro_f1")), DASH),
-        (
-            "Macro-F1 with machine labels too",
-            interval(gate.get("semi_supervised_macro_f1")),
-            f"lower bound at least {number(gate.get('min_f1'), 2)}",
-        ),
-        (
-            "Difference",
-            interval(gate.get("difference"), difference=True),
-            f"lower bound at least {signed(-gate['margin'], 2)}" if gate.get("margin") is not None else DASH,
-        ),
-        ("Gate", DASH if passed is None else Mark("passed", "good") if passed else Mark("not passed", "bad"), DASH),
+        ("Macro-F1 with machine labels too", interval(gate.get("semi_supervised_macro_f1")), least),
+        ("Difference", interval(gate.get("difference"), difference=True), loss),
+        ("Gate", passed, "both bounds"),
     ]
-    return Table(
-        "The gate: machine labels count only if the hold-out says that they do no harm",
-        ("Measure", "Value (interval)", "Required"),
-        rows,
-    )
+    caption = "The gate: machine labels count only if the hold-out says that they do no harm"
+    return Table(caption, ("Measure", "Value (interval)", "Required"), rows)
 
 
 def _plain(value: Any) -> str:

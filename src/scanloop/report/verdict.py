@@ -1,13 +1,12 @@
 """The top of the page: what was decided and why, the key number with its n and interval, and what it cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from scanloop.report.decision import sentence
 from scanloop.report.material import Material
-from scanloop.report.numbers import confidence, count, counted, euros, interval, number, percent
+from scanloop.report.numbers import confidence, count, counted, euros, number, percent, sentence
 from scanloop.report.performance import difference_words, holdout_words
 
 
@@ -28,23 +27,21 @@ class Verdict:
     tiles: Sequence[tuple[str, str, str]]
 
 
+DECISIONS: Mapping[str, tuple[str, str, str]] = {
+    "promoted": ("Promoted", "good", "The model may be used."),
+    "refused": ("Not promoted", "bad", "The model is not put to use."),
+}
+UNDECIDED = ("Not decided yet", "plain", "Nothing has been decided yet.")
+
+
 def verdict(material: Material) -> Verdict:
     """Verdict on a run, from whatever it left."""
     promotion = material.json("promotion", "promotion.json")
-    decision = promotion.get("decision")
-    word, tone = {"promoted": ("Promoted", "good"), "refused": ("Not promoted", "bad")}.get(
-        str(decision), ("Not decided yet", "plain")
-    )
-    opening = {"promoted": "The model may be used.", "refused": "The model is not put to use."}.get(
-        str(decision), "Nothing has been decided yet."
-    )
-    parts = [Markup("<strong>{}</strong>").format(opening), Markup("{}").format(sentence(promotion.get("reason")))]
-    return Verdict(
-        word,
-        tone,
-        Markup(" ").join(part for part in (*parts, *_measured(material), *_spent(material)) if part),
-        _tiles(material),
-    )
+    word, tone, opening = DECISIONS.get(str(promotion.get("decision")), UNDECIDED)
+    parts = [Markup("<strong>{}</strong>").format(opening)]
+    if reason := sentence(promotion.get("reason")):
+        parts.append(Markup("{}").format(reason))
+    return Verdict(word, tone, Markup(" ").join([*parts, *_measured(material), *_spent(material)]), _tiles(material))
 
 
 def _measured(material: Material) -> list[Markup]:
@@ -56,11 +53,9 @@ def _measured(material: Material) -> list[Markup]:
         number(reached["value"]), bounds, holdout_words(material.metrics)
     )
     if material.metrics.get("deployed_arm") == "supervised":
-        return [found, Markup("It learned from experts' labels alone: no machine label passed its checks.")]
-    entry = material.metrics.get("difference", {}).get("macro_f1")
-    return (
-        [found, Markup("Did the unlabelled images help? {}").format(difference_words(material))] if entry else [found]
-    )
+        return [found, Markup("It learned from experts' labels alone: no machine label was promoted.")]
+    words = difference_words(material.metrics)
+    return [found, Markup("Did the unlabelled images help? {}").format(words)]
 
 
 def _spent(material: Material) -> list[Markup]:
@@ -74,31 +69,17 @@ def _spent(material: Material) -> list[Markup]:
 
 def _tiles(material: Material) -> list[tuple[str, str, str]]:
     tiles = []
-    holdout = material.metrics.get("holdout", {})
-    if reached := material.deployed.get("macro_f1"):
-        tiles.append(
-            ("Macro-F1", number(reached.get("value")), f"{number(reached.get('low'))} to {number(reached.get('high'))}")
-        )
-    found = material.metrics.get("per_class", {}).get(material.positive_class or "", {}).get("recall")
-    if found:
-        tiles.append(
-            (
-                f"Sensitivity, {material.positive_class}",
-                number(found.get("value")),
-                interval(found).partition("(")[2].rstrip(")"),
-            )
-        )
-    if holdout:
+    metrics, positive = material.metrics, material.positive_class or ""
+    measured = [("Macro-F1", material.deployed.get("macro_f1"))]
+    measured.append((f"Sensitivity, {positive}", metrics.get("per_class", {}).get(positive, {}).get("recall")))
+    for name, entry in measured:
+        if entry and entry.get("value") is not None:
+            tiles.append((name, number(entry["value"]), f"{number(entry['low'])} to {number(entry['high'])}"))
+    if holdout := metrics.get("holdout"):
         kind = "test hold-out" if holdout.get("kind") == "test" else "cross-validated"
-        tiles.append(
-            (
-                "Independent groups",
-                count(holdout.get("groups")),
-                f"{counted(holdout.get('images', 0), 'image')}, {kind}",
-            )
-        )
+        remark = f"{counted(holdout.get('images', 0), 'image')}, {kind}"
+        tiles.append(("Independent groups", count(holdout.get("groups")), remark))
     if ledger := material.json("account", "ledger.json"):
-        tiles.append(
-            ("Cost", euros(ledger.get("total_eur")), f"{counted(int(ledger.get('labels') or 0), 'label')} bought")
-        )
+        bought = counted(int(ledger.get("labels") or 0), "label")
+        tiles.append(("Cost", euros(ledger.get("total_eur")), f"{bought} bought"))
     return tiles

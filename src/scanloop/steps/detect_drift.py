@@ -10,7 +10,7 @@ import pandas as pd
 from scanloop.artifacts import read_table, write_bytes, write_json
 from scanloop.build import step
 from scanloop.config import DetectDriftConfig
-from scanloop.drift.evidently_report import compare, refusal_page
+from scanloop.drift.evidently_report import EMPTY_PAGE, compare, with_verdict
 from scanloop.drift.profile import Profile, predicted_positive, profile_of
 from scanloop.drift.scores import chance_score
 from scanloop.drift.verdict import Verdict, judge, prevalence_changed, prevalence_words, too_few
@@ -85,7 +85,7 @@ def detect_drift(
             chance = chance_score(config.method, reference.confidence, now.confidence, config.seed)
         verdict = judge(config.method, score, config.threshold, chance)
     else:
-        page, verdict = refusal_page(reason), Verdict(None, reason)
+        page, verdict = EMPTY_PAGE, Verdict(None, reason)
     before, after = reference.profile.prevalence, now.profile.prevalence
     summary = DriftSummary(
         method=config.method,
@@ -100,7 +100,7 @@ def detect_drift(
     )
     profiles = {"reference": reference.profile, "current": now.profile}
     write_json(output / "drift.json", vars(summary) | profiles | {"reason": reason})
-    write_bytes(output / "drift.html", page.encode())
+    write_bytes(output / "drift.html", with_verdict(page, summary.verdict).encode())
     return summary
 
 

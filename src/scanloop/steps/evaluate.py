@@ -14,7 +14,8 @@ from scanloop.archive.shards import iterate_shards
 from scanloop.archive.splits import assert_no_leakage
 from scanloop.artifacts import read_table, write_bytes, write_json, write_table
 from scanloop.build import scratch, step
-from scanloop.bundle.read import Bundle, read_bundle
+from scanloop.bundle.predict import Bundle
+from scanloop.bundle.read import read_bundle
 from scanloop.config import EvaluateConfig
 from scanloop.errors import BundleError
 from scanloop.evaluation.curves import curves

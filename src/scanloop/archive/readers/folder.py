@@ -52,7 +52,7 @@ def read_folder(source: FolderSource) -> Iterator[RawImage]:
         found = patient.search(file.inside) if patient else None
         payload, fault = _read(file)
         yield RawImage(
-            uri=f"{root.resolve().name}/{file.inside}",
+            uri=f"{root.absolute().name}/{file.inside}",
             payload=payload,
             label=place or None,
             patient_id=found[1] if found else None,
@@ -129,13 +129,12 @@ def _list_tar(path: Path) -> list[_File]:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header in memory
-                inside = posixpath.normpath(_text(member.name)).lstrip("/")
+                inside = _clean(member.name)
                 if member.isreg() and not member.issparse():
                     files[inside] = _File(inside, path, member.offset_data, member.size)
-                elif member.islnk():
-                    links[inside] = posixpath.normpath(_text(member.linkname)).lstrip("/")
-                elif member.issym():
-                    links[inside] = posixpath.normpath(posixpath.join(posixpath.dirname(inside), _text(member.linkname)))
+                elif member.islnk() or member.issym():
+                    base = posixpath.dirname(member.name) if member.issym() else ""
+                    links[inside] = _clean(posixpath.join(base, member.linkname))
                 elif not member.isdir():
                     files[inside] = _File(inside, path, fault="a sparse or special member of the tar")
     except (tarfile.TarError, OSError) as error:
@@ -159,6 +158,11 @@ def _read(file: _File) -> tuple[bytes, ImageError | None]:
             return stream.read(file.size), None
     except OSError as error:
         return b"", ImageError("unreadable", f"{type(error).__name__}: {error.strerror}")
+
+
+def _clean(name: str) -> str:
+    """Path of a tar's member without leading "./" or "/"."""
+    return posixpath.normpath(_text(name)).lstrip("/")
 
 
 def _text(name: str) -> str:

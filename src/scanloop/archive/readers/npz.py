@@ -33,9 +33,10 @@ def read_npz(source: NpzSource) -> Iterator[RawImage]:
         known = np.ones(len(classes), bool)
         if split == "train":
             known = draw_stratified(classes, source.labelled, source.seed)
+        digits = max(6, len(str(len(classes))))  # so that the uris sort as the rows do
         for row, (image, name) in enumerate(zip(images, names, strict=True)):
             yield RawImage(
-                uri=f"{path.name}/{part}/{row:06d}",
+                uri=f"{path.name}/{part}/{row:0{digits}d}",
                 payload=image,
                 label=name if known[row] else None,
                 hidden_label=None if known[row] else name,

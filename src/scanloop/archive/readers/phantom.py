@@ -1,13 +1,14 @@
 """Draws slices that look like T1-weighted MRI of a head after contrast, with or without a lesion."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from scanloop.types import Image
 
-Field = npt.NDArray[np.float32]
+Field = npt.NDArray[np.floating[Any]]
 """float32 (n, s, s), or a shape that broadcasts to it."""
 
 
@@ -57,8 +58,8 @@ class _Draw:
 
     def patient(self, low: float, high: float, wobble: float = 0.0) -> Field:
         """One uniform value a patient, plus a small one a slice, (n, 1, 1)."""
-        value = self.generator.uniform(low, high, self.batch).astype(np.float32)[self.patients]
-        value += wobble * self.generator.uniform(-1, 1, self.count).astype(np.float32)
+        own = self.generator.uniform(-wobble, wobble, self.count).astype(np.float32)
+        value: Field = self.generator.uniform(low, high, self.batch).astype(np.float32)[self.patients] + own
         return value[:, None, None]
 
     def texture(self, cells: int, shared: float) -> Field:
@@ -67,18 +68,21 @@ class _Draw:
         common = self.generator.standard_normal((self.batch, cells, cells), dtype=np.float32)[self.patients]
         grid = np.sqrt(np.float32(shared)) * common + np.sqrt(np.float32(1 - shared)) * own
         spread = _spread(cells, self.size_px)
-        return spread @ grid @ spread.T
+        field: Field = spread @ grid @ spread.T
+        return field
 
     def noise(self) -> Field:
         """White noise of unit spread, (n, s, s)."""
-        return self.generator.standard_normal((self.count, self.size_px, self.size_px), dtype=np.float32)
+        field: Field = self.generator.standard_normal((self.count, self.size_px, self.size_px), dtype=np.float32)
+        return field
 
 
 def _spread(cells: int, size_px: int) -> npt.NDArray[np.float32]:
     """Matrix (size_px, cells) that interpolates smoothly between cell centres, rows of unit length."""
     position = np.linspace(0, cells - 1, size_px)[:, None] - np.arange(cells)[None]
     weights = np.exp(-0.5 * (position / 0.6) ** 2)
-    return (weights / np.linalg.norm(weights, axis=1, keepdims=True)).astype(np.float32)
+    rows: npt.NDArray[np.float32] = (weights / np.linalg.norm(weights, axis=1, keepdims=True)).astype(np.float32)
+    return rows
 
 
 def _head_coordinates(draw: _Draw) -> tuple[Field, Field]:
@@ -98,7 +102,7 @@ def _anatomy(draw: _Draw, across: Field, down: Field, coarse: Field, fine: Field
     radius = np.sqrt(across**2 + down**2)
     grey, white, fluid = draw.patient(0.38, 0.5), draw.patient(0.54, 0.7), draw.patient(0.1, 0.2)
     inner = draw.patient(0.8, 0.86, 0.005)
-    tissue = draw.patient(0.45, 0.75) * _inside(1 - radius)
+    tissue: Field = draw.patient(0.45, 0.75) * _inside(1 - radius)
     tissue = _over(tissue, np.float32(0.06), _inside(inner + 0.1 - radius))
     tissue = _over(tissue, fluid, _inside(inner + 0.03 - radius))
     tissue = _over(tissue, grey, _inside(inner - radius))
@@ -112,7 +116,8 @@ def _anatomy(draw: _Draw, across: Field, down: Field, coarse: Field, fine: Field
     along = (mirrored - opening - 0.03 - tilt * np.abs(down - level)) / opening
     ventricles = 1 - np.sqrt(along**2 + ((down - level) / height) ** 2)
     tissue = _over(tissue, fluid, _inside(0.12 * ventricles))
-    tissue = _over(tissue, fluid + 0.1, _inside(0.012 - mirrored) * _inside(np.abs(down - level) - 0.3) * (radius < 0.8))
+    fissure = _inside(0.012 - mirrored) * _inside(np.abs(down - level) - 0.3) * _inside(0.8 - radius)
+    tissue = _over(tissue, fluid + 0.1, fissure)
     return tissue * (1 + 0.05 * coarse + 0.04 * fine)
 
 
@@ -145,7 +150,8 @@ def _acquire(draw: _Draw, tissue: Field) -> Image:
     sigma = draw.patient(0.015, 0.05, 0.002)
     magnitude = np.sqrt((tissue + sigma * draw.noise()) ** 2 + (sigma * draw.noise()) ** 2)
     window = draw.patient(190, 260, 4)
-    return np.clip(np.rint(window * magnitude), 0, 255).astype(np.uint8)
+    image: Image = np.clip(np.rint(window * magnitude), 0, 255).astype(np.uint8)
+    return image
 
 
 def _inside(depth: Field) -> Field:

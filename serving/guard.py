@@ -1,0 +1,122 @@
+"""The gate before KServe's application: which requests come through, how large they may be, and what leaks out."""
+
+import logging
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.access import carries, is_open
+from serving.rejection import RequestError, refuse
+
+logger = logging.getLogger("scanloop.serving")
+
+_PREDICTION = re.compile(r"/v1/models/[^/]+:predict|/v2/models/[^/]+/infer")
+
+
+@dataclass(frozen=True)
+class Guard:
+    """ASGI application around another one.
+
+    KServe's own server lets anybody unload the model, takes bodies of any size, and answers what it did not foresee with
+    a 500 and the exception's text.
+
+    Attributes:
+        app: The application behind.
+        token: What requests must carry, or None.
+        max_bytes: Largest body.
+    """
+
+    app: ASGIApp
+    token: str | None
+    max_bytes: int
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            self._check(scope)
+            await self.app(scope, self._bounded(receive), note_start)
+        except RequestError as error:
+            await (await refuse(Request(scope), error))(scope, receive, send)
+        except ClientDisconnect:
+            return
+        except Exception:
+            logger.exception("%s failed", scope["path"])
+            if started:
+                raise
+            answer = JSONResponse(
+                {"error": "internal error; the server's log says more"}, HTTPStatus.INTERNAL_SERVER_ERROR
+            )
+            await answer(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        method, path, headers = scope["method"], scope["path"], Headers(scope=scope)
+        authorized = self.token is None or carries(self.token, headers.get("authorization", ""))
+        if not authorized and not is_open(method, path):
+            challenge = {"WWW-Authenticate": "Bearer"}
+            raise RequestError(
+                HTTPStatus.UNAUTHORIZED, "unauthorized", "send the header 'Authorization: Bearer <token>'", challenge
+            )
+        if path.startswith("/v2/repository"):
+            raise RequestError(
+                HTTPStatus.FORBIDDEN, "forbidden", "models are neither loaded nor unloaded over HTTP here"
+            )
+        if "/versions/" in path:
+            raise RequestError(
+                HTTPStatus.NOT_FOUND, "not_found", "models have no versions here; leave out /versions/..."
+            )
+        if method in {"GET", "HEAD"}:
+            return
+        if not _PREDICTION.fullmatch(path):
+            known = "/v1/models/<name>:predict or /v2/models/<name>/infer"
+            raise RequestError(HTTPStatus.NOT_FOUND, "not_found", f"{path[:80]}: no such endpoint; post to {known}")
+        self._check_body(headers)
+
+    def _check_body(self, headers: Headers) -> None:
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json" or any(name.startswith("ce-") for name in headers):
+            raise RequestError(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "content_type",
+                f"Content-Type: must be application/json, not {media_type[:80]!r}; binary tensors and CloudEvents are not read",
+            )
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self.max_bytes:
+            raise self._too_large()
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """The body's parts, until they are more than the limit: not every request says its length."""
+        received = 0
+
+        async def receive_part() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.max_bytes:
+                raise self._too_large()
+            return message
+
+        return receive_part
+
+    def _too_large(self) -> RequestError:
+        limit = f"{self.max_bytes / 2**20:g} MiB"
+        return RequestError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "request_too_large",
+            f"the body is larger than {limit}; send fewer images",
+        )

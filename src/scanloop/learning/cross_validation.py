@@ -1,0 +1,87 @@
+"""Repeated stratified group cross-validation: a group is on one side of a fold, never on both."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from scanloop.calibration.scaling import fit_temperature
+from scanloop.errors import TooFewLabelsError
+from scanloop.types import Float, Groups, Labels
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One cut of the rows.
+
+    Attributes:
+        repeat: Number of the repetition, from 0.
+        number: Number of the fold within the repetition, from 0.
+        train: Indices to learn from.
+        test: Indices to predict; no group of theirs is in `train`.
+    """
+
+    repeat: int
+    number: int
+    train: Labels
+    test: Labels
+
+
+def group_folds(labels: Labels, groups: Groups, folds: int, repeats: int, seed: int) -> list[Fold]:
+    """Folds of repeated stratified group cross-validation; within a repetition each row is tested once.
+
+    Fewer folds are cut where the rarest class has fewer groups.
+
+    Raises:
+        TooFewLabelsError: A class has fewer than two groups, or there is only one class.
+    """
+    per_class = [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
+    if len(per_class) < 2 or min(per_class) < 2:
+        raise TooFewLabelsError(
+            f"the labels hold {len(per_class)} class(es) with {min(per_class, default=0)} group(s) in the rarest; "
+            "at least 2 classes with 2 groups each are needed: label more images"
+        )
+    count = min(folds, min(per_class))
+    cuts = []
+    for repeat in range(repeats):
+        splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed + repeat)
+        for number, (train, test) in enumerate(splitter.split(labels, labels, groups)):
+            cuts.append(Fold(repeat, number, train, test))
+    for cut in cuts:
+        if len(np.unique(labels[cut.train])) < len(per_class):
+            raise TooFewLabelsError(
+                "a class stands in too few groups to be on both sides of a fold: label more images of it"
+            )
+    return cuts
+
+
+def out_of_fold(predict: Callable[[Fold], Float], cuts: list[Fold], rows: int, classes: int) -> Float:
+    """Logits (repeats, rows, classes) of each row from a model that never saw its group.
+
+    Args:
+        predict: Logits (len(fold.test), classes) of a model trained on `fold.train`.
+        cuts: From `group_folds`.
+        rows: Number of rows.
+        classes: Number of classes.
+    """
+    repeats = max(cut.repeat for cut in cuts) + 1
+    logits = np.empty((repeats, rows, classes))
+    for cut in cuts:
+        logits[cut.repeat, cut.test] = predict(cut)
+    return logits
+
+
+def cross_fitted(logits: Float, labels: Labels, cuts: list[Fold]) -> Float:
+    """Out-of-fold logits, each divided by a temperature fitted on the other folds of its repetition.
+
+    Args:
+        logits: (repeats, n, classes) from `out_of_fold`.
+        labels: (n,) class indices.
+        cuts: The folds behind the logits.
+    """
+    scaled = logits.copy()
+    for cut in cuts:
+        others = np.setdiff1d(np.arange(len(labels)), cut.test)
+        scaled[cut.repeat, cut.test] /= fit_temperature(logits[cut.repeat, others], labels[others])
+    return scaled

@@ -1,0 +1,108 @@
+"""What may be learnt from: labelled rows and the pool of the training part, never a held-out group."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from scanloop.archive.splits import assert_no_leakage
+from scanloop.embedding.cache import Embeddings
+from scanloop.errors import TooFewLabelsError
+from scanloop.types import Groups, Half, Labels
+
+
+@dataclass(frozen=True)
+class Known:
+    """Labelled rows.
+
+    Attributes:
+        slice_ids: (n,) ids.
+        vectors: float16 (n, d) embeddings.
+        labels: (n,) class indices.
+        groups: (n,) groups.
+        drawn: (n,) whether the row was drawn at random; bought rows were chosen and must judge nothing.
+    """
+
+    slice_ids: npt.NDArray[Any]
+    vectors: Half
+    labels: Labels
+    groups: Groups
+    drawn: npt.NDArray[np.bool_]
+
+    def take(self, rows: Labels | npt.NDArray[np.bool_]) -> "Known":
+        """The rows with these indices, or under this mask."""
+        return Known(
+            self.slice_ids[rows], self.vectors[rows], self.labels[rows], self.groups[rows], self.drawn[rows]
+        )
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Unlabelled rows.
+
+    Attributes:
+        slice_ids: (n,) ids.
+        vectors: float16 (n, d) embeddings.
+        groups: (n,) groups.
+    """
+
+    slice_ids: npt.NDArray[Any]
+    vectors: Half
+    groups: Groups
+
+    def without(self, groups: Groups) -> "Pool":
+        """The rows that share no group with these."""
+        keep = ~np.isin(self.groups, groups)
+        return Pool(self.slice_ids[keep], self.vectors[keep], self.groups[keep])
+
+
+def known_rows(
+    manifest: pd.DataFrame, bought: pd.DataFrame | None, classes: Sequence[str], embeddings: Embeddings, split: str
+) -> Known:
+    """Labelled rows of a split; in the training part the labels bought since count as well.
+
+    Args:
+        manifest: The catalog's.
+        bought: `labels.parquet`; None for no further labels.
+        classes: The catalog's.
+        embeddings: Of every slice.
+        split: "train", "validation" or "test".
+
+    Raises:
+        LeakageError: A group crosses the splits.
+    """
+    assert_no_leakage(manifest)
+    rows = manifest[manifest["split"] == split]
+    label = rows["label"].astype(object).where(rows["label"].notna(), None)
+    drawn = rows["label"].notna()
+    if bought is not None and split == "train":
+        answers = bought.dropna(subset="label").set_index("slice_id")["label"]
+        label = label.where(drawn, rows["slice_id"].map(answers))
+    keep = label.notna()
+    indices = [classes.index(name) for name in label[keep]]
+    ids = rows.loc[keep, "slice_id"].to_numpy(dtype=object)
+    groups = rows.loc[keep, "group_id"].to_numpy(dtype=object)
+    vectors = embeddings.of(ids.tolist())
+    return Known(ids, vectors, np.array(indices, dtype=np.int64), groups, drawn[keep].to_numpy(dtype=bool))
+
+
+def pool_rows(manifest: pd.DataFrame, known: Known, embeddings: Embeddings) -> Pool:
+    """Rows of the training part that nobody labelled."""
+    rows = manifest[(manifest["split"] == "train") & ~manifest["slice_id"].isin(set(known.slice_ids))]
+    ids = rows["slice_id"].to_numpy(dtype=object)
+    return Pool(ids, embeddings.of(ids.tolist()), rows["group_id"].to_numpy(dtype=object))
+
+
+def require_classes(known: Known, classes: Sequence[str]) -> None:
+    """Return if every class has two labelled groups, the least that can be learnt from and checked.
+
+    Raises:
+        TooFewLabelsError: A class has fewer; the message names it.
+    """
+    for index, name in enumerate(classes):
+        count = len(np.unique(known.groups[known.labels == index]))
+        if count < 2:
+            raise TooFewLabelsError(f"class {name!r} has {count} labelled group(s) in the training part; label at least 2")

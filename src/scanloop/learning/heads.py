@@ -1,0 +1,113 @@
+"""The linear head on frozen features: logistic regression, tuned and calibrated out of fold."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import log_softmax
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from scanloop.calibration.scaling import fit_temperature, probabilities_of
+from scanloop.learning.cross_validation import group_folds
+from scanloop.learning.dataset import Known
+from scanloop.types import Float, Half, Labels
+
+REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Candidates for C, the inverse strength of the L2 penalty on standardised features."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier.
+
+    Attributes:
+        weights: (d, classes).
+        bias: (classes,).
+    """
+
+    weights: Float
+    bias: Float
+
+    def logits(self, vectors: Half | Float) -> Float:
+        """Scores before softmax, (n, classes), of vectors (n, d)."""
+        scores: Float = vectors.astype(np.float64) @ self.weights + self.bias
+        return scores
+
+
+@dataclass(frozen=True)
+class TunedHead:
+    """A head with the strength and the temperature that held-out groups chose.
+
+    Attributes:
+        head: Trained on every row.
+        c: Chosen inverse penalty.
+        temperature: Fitted on the out-of-fold logits at this C.
+        out_of_fold: (n, classes) logits of each row from a head that never saw its group, before the temperature.
+    """
+
+    head: Head
+    c: float
+    temperature: float
+    out_of_fold: Float
+
+    def probabilities(self, vectors: Half | Float) -> Float:
+        """Calibrated probabilities (n, classes) of vectors (n, d)."""
+        return probabilities_of(self.head.logits(vectors), self.temperature)
+
+
+def fit_head(vectors: Half | Float, labels: Labels, classes: int, c: float, weights: Float | None = None) -> Head:
+    """Logistic regression on standardised features, folded back into plain weights.
+
+    Args:
+        vectors: (n, d).
+        labels: (n,) class indices; every class occurs.
+        classes: Number of classes.
+        c: Inverse strength of the L2 penalty.
+        weights: (n,) weight of each row; None weighs all alike.
+    """
+    values = vectors.astype(np.float64)
+    mean, std = values.mean(axis=0), values.std(axis=0)
+    std[std < 1e-8] = 1.0
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a weak penalty on separable rows has no finite optimum
+        model = LogisticRegression(C=c, max_iter=300).fit((values - mean) / std, labels, sample_weight=weights)
+    coefficients, intercept = model.coef_, model.intercept_
+    if classes == 2:  # scikit-learn keeps one row for two classes; softmax over (-z/2, z/2) is its sigmoid of z
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercept = np.concatenate([-intercept, intercept]) / 2
+    plain = (coefficients / std).T
+    return Head(plain, intercept - mean @ plain)
+
+
+def tune_head(known: Known, classes: int, folds: int, seed: int) -> TunedHead:
+    """Head whose penalty and temperature are chosen by group cross-validation on the rows given.
+
+    Rows that were not drawn at random are learnt from, but choose nothing: their temperature would not be the pool's.
+
+    Args:
+        known: Labelled rows.
+        classes: Number of classes.
+        folds: Folds of one round of group cross-validation.
+        seed: Seed of the folds.
+
+    Raises:
+        TooFewLabelsError: A class has fewer than two groups.
+    """
+    cuts = group_folds(known.labels, known.groups, folds, 1, seed)
+    judges = known.drawn if len(np.unique(known.labels[known.drawn])) > 1 else np.ones_like(known.drawn)
+    labels = known.labels[judges]
+    best: tuple[float, float, float, Float] | None = None
+    for c in REGULARISATION:
+        logits = np.empty((len(known.labels), classes))
+        for cut in cuts:
+            head = fit_head(known.vectors[cut.train], known.labels[cut.train], classes, c)
+            logits[cut.test] = head.logits(known.vectors[cut.test])
+        temperature = fit_temperature(logits[judges], labels)
+        loss = float(-log_softmax(logits[judges] / temperature, axis=1)[np.arange(len(labels)), labels].mean())
+        if best is None or loss < best[0]:
+            best = (loss, c, temperature, logits)
+    assert best is not None
+    _, c, temperature, logits = best
+    return TunedHead(fit_head(known.vectors, known.labels, classes, c), c, temperature, logits)

@@ -1,0 +1,50 @@
+"""What the nearest labelled neighbours say."""
+
+import numpy as np
+
+from scanloop.types import Float, Half, Labels
+
+BLOCK_ROWS = 4096
+
+
+def neighbour_vote(
+    labelled: Half | Float, labels: Labels, queries: Half | Float, neighbours: int, classes: int
+) -> tuple[Labels, Float]:
+    """Majority class among the nearest labelled images by angle, and its share of the votes.
+
+    Args:
+        labelled: (m, d) embeddings with a label.
+        labels: (m,) their class indices.
+        queries: (n, d) embeddings without.
+        neighbours: Votes; all labelled images when there are fewer.
+        classes: Number of classes.
+
+    Returns:
+        Winning class (n,), the lower index on a tie, and its share (n,), 1/classes..1.
+    """
+    base = _unit(labelled)
+    count = min(neighbours, len(base))
+    winners, shares = np.empty(len(queries), dtype=np.int64), np.empty(len(queries))
+    for start in range(0, len(queries), BLOCK_ROWS):
+        similarity = _unit(queries[start : start + BLOCK_ROWS]) @ base.T
+        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+        votes = (labels[nearest][:, :, None] == np.arange(classes)).sum(axis=1)
+        winners[start : start + BLOCK_ROWS] = votes.argmax(axis=1)
+        shares[start : start + BLOCK_ROWS] = votes.max(axis=1) / count
+    return winners, shares
+
+
+def anomaly(labelled: Half | Float, queries: Half | Float) -> Float:
+    """Angular distance (n,) of each query to the nearest labelled image, 0 (same direction) to 2 (opposite)."""
+    base = _unit(labelled)
+    blocks = [
+        1 - (_unit(queries[start : start + BLOCK_ROWS]) @ base.T).max(axis=1)
+        for start in range(0, len(queries), BLOCK_ROWS)
+    ]
+    return np.clip(np.concatenate(blocks), 0, 2) if blocks else np.empty(0)
+
+
+def _unit(vectors: Half | Float) -> Float:
+    values = vectors.astype(np.float64)
+    unit: Float = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    return unit

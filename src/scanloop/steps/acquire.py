@@ -1,0 +1,77 @@
+"""Acquire: the queue for the clinicians, the images whose labels are worth their price."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scanloop.acquisition.policy import Candidates, affordable, select
+from scanloop.artifacts import read_json, read_table, write_json, write_table
+from scanloop.build import step
+from scanloop.config import AcquireConfig
+from scanloop.embedding.cache import read_embeddings
+from scanloop.learning.dataset import known_rows, pool_rows, require_classes
+from scanloop.learning.heads import tune_head
+
+HEAD_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class AcquireSummary:
+    """How many labels are asked for, at what price together, under which budget."""
+
+    labels: int
+    price_eur: float
+    budget_eur: float
+    pool: int
+
+
+@step("queue")
+def acquire(config: AcquireConfig, *, catalog: Path, embeddings: Path, output: Path) -> AcquireSummary:
+    """Queue of pool images, most wanted first, that costs no more than the budget.
+
+    A small head is trained on the labels at hand; no champion is needed. Among the images that it is least sure of,
+    those are taken that differ most from each other and from what is labelled, one a group.
+
+    Args:
+        config: Budget, price and how many candidates compete for each label.
+        catalog: Artifact of `ingest`.
+        embeddings: Artifact of `embed`.
+        output: Directory for the queue.
+
+    Raises:
+        TooFewLabelsError: A class has fewer than two labelled groups.
+    """
+    manifest, vectors = read_table(catalog, "manifest"), read_embeddings(embeddings)
+    classes = read_json(catalog / "catalog.json")["classes"]
+    known = known_rows(manifest, None, classes, vectors, "train")
+    require_classes(known, classes)
+    pool = pool_rows(manifest, known, vectors)
+    count = min(affordable(config.budget_eur, config.price_per_label_eur, config.max_labels), len(pool.slice_ids))
+    tuned = tune_head(known, len(classes), HEAD_FOLDS, config.seed)
+    candidates = Candidates(tuned.probabilities(pool.vectors), pool.vectors.astype(np.float64), pool.groups)
+    chosen = select(candidates, known.vectors.astype(np.float64), count, config.candidates_per_label)
+    frame = pd.DataFrame({
+        "slice_id": pool.slice_ids[chosen.rows],
+        "rank": np.arange(1, len(chosen.rows) + 1),
+        "uncertainty": chosen.uncertainty,
+        "diversity": chosen.diversity,
+        "price": config.price_per_label_eur,
+    })  # fmt: skip
+    frame["reason"] = [
+        f"uncertainty {unsure:.2f} of 1, distance {far:.2f} to the nearest image wanted more or labelled"
+        for unsure, far in zip(chosen.uncertainty, chosen.diversity, strict=True)
+    ]
+    write_table(output, "queue.parquet", frame)
+    price = round(len(frame) * config.price_per_label_eur, 2)
+    write_json(output / "queue.json", {
+        "labels": len(frame),
+        "price_eur": price,
+        "price_per_label_eur": config.price_per_label_eur,
+        "budget_eur": config.budget_eur,
+        "pool": len(pool.slice_ids),
+        "head": {"labelled": len(known.labels), "c": tuned.c, "temperature": tuned.temperature},
+        "mean_uncertainty": float(frame["uncertainty"].mean()) if len(frame) else None,
+    })  # fmt: skip
+    return AcquireSummary(len(frame), price, config.budget_eur, len(pool.slice_ids))
