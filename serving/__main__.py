@@ -1,6 +1,7 @@
 """Command line of the model server."""
 
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,22 +12,21 @@ from scanloop.bundle.read import read_bundle
 from scanloop.errors import ScanloopError
 from serving.access import read_token
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-EXAMPLE = """\
+HELP = """\
 Serve a bundle over HTTP, in KServe's V1 and V2 (Open Inference) protocols.
 
+\b
 Example:
-
     python -m serving --bundle runs/demo/bundle
-
     curl localhost:8080/v1/models/scanloop:predict -H 'Content-Type: application/json' \\
         -d '{"instances": [{"image": {"b64": "'$(base64 -w0 slice.jpg)'"}}]}'
 """
 
 
-@app.command(help=EXAMPLE.replace("\n    ", "\n\n    "))
-def serve(  # noqa: PLR0913 - the options of a command line
+@app.command(help=HELP)
+def serve(
     bundle: Annotated[Path, typer.Option(help="Directory that the step retrain wrote")],
     host: Annotated[str, typer.Option(help="Address to bind to; others than loopback need a token")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
@@ -36,6 +36,9 @@ def serve(  # noqa: PLR0913 - the options of a command line
     max_request_mib: Annotated[int, typer.Option(min=1, max=1024, help="Largest request body")] = 16,
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads a forward pass")] = 1,
 ) -> None:
+    """Read the bundle, check it against its reference slices, and serve it."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise typer.BadParameter("letters, digits, '.', '_' and '-' only", param_hint="--name")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     sys.argv[1:] = []  # kserve parses the command line when it is imported, and would take our options for its own
     try:

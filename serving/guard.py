@@ -23,8 +23,8 @@ _PREDICTION = re.compile(r"/v1/models/[^/]+:predict|/v2/models/[^/]+/infer")
 class Guard:
     """ASGI application around another one.
 
-    KServe's own server lets anybody unload the model, takes bodies of any size, and answers what it did not foresee with
-    a 500 and the exception's text.
+    KServe's own server lets anybody unload the model, takes bodies of any size, and answers what it did not foresee
+    with a 500 and the exception's text.
 
     Attributes:
         app: The application behind.
@@ -93,7 +93,7 @@ class Guard:
             raise RequestError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
                 "content_type",
-                f"Content-Type: must be application/json, not {media_type[:80]!r}; binary tensors and CloudEvents are not read",
+                f"Content-Type: must be application/json, not {media_type[:80]!r}; no binary tensors, no CloudEvents",
             )
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self.max_bytes:

@@ -1,4 +1,4 @@
-"""What Prometheus learns of the classifier itself, beside KServe's own metrics; defined once, on the default registry."""
+"""What Prometheus learns of the classifier itself, on the registry that holds KServe's own metrics; defined once."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ MODEL = Info("scanloop_model", "The model that is served.")
 
 
 def announce(name: str, digest: str, classes: Sequence[str]) -> None:
-    """Publish which model is served, and start each label's series at zero so that rates exist from the first scrape."""
+    """Publish which model is served, and start each label's series at zero: rates exist from the first scrape."""
     MODEL.info({"name": name, "digest": digest})
     for label in classes:
         PREDICTIONS.labels(label)

@@ -45,9 +45,7 @@ class Classifier(Model):  # type: ignore[misc]  # kserve ships no usable types
         """The payload as it is: `read_v1` and `read_v2` say what is wrong with it, and with which field."""
         return payload
 
-    async def predict(
-        self, payload: object, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
-    ) -> dict[str, Any] | InferResponse:
+    async def predict(self, payload: object, _headers: dict[str, str] | None = None) -> dict[str, Any] | InferResponse:
         """Answer of a V1 body or a V2 request, in the same protocol.
 
         Raises:

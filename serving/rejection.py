@@ -51,7 +51,8 @@ def _as_request_error(error: Exception) -> RequestError:
         case RequestValidationError():
             return _first_fault(error)
         case HTTPException():
-            return RequestError(HTTPStatus(error.status_code), "http", str(error.detail), dict(error.headers or {}))
+            status = HTTPStatus(error.status_code)
+            return RequestError(status, status.name.lower(), str(error.detail), dict(error.headers or {}))
     raise error
 
 

@@ -1,5 +1,7 @@
 """KServe's model server, bound to one host, behind the guard, and with refusals that clients can act on."""
 
+import logging
+import warnings
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -50,7 +52,10 @@ def serve(bundle: Bundle, settings: Settings) -> None:
     app.add_middleware(Guard, token=settings.token, max_bytes=settings.max_bytes)
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, refuse)
-    _Server(settings.host, settings.port).start([model])
+    server = _Server(settings.host, settings.port)
+    logging.getLogger("kserve.trace").setLevel(logging.WARNING)  # it says again what the access log and /metrics say
+    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # kserve's own use of it
+    server.start([model])
 
 
 class _Server(ModelServer):  # type: ignore[misc]  # kserve ships no usable types
@@ -69,7 +74,7 @@ class _Server(ModelServer):  # type: ignore[misc]  # kserve ships no usable type
 class _JsonPlane(DataPlane):  # type: ignore[misc]  # kserve ships no usable types
     """KServe's data plane for JSON alone, whose faults are the client's and say so."""
 
-    async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:
+    async def model_ready(self, model_name: str, _: bool = False) -> bool:
         if (model := self.model_registry.get_model(model_name)) is None:
             served = ", ".join(self.model_registry.get_models())
             detail = f"model {model_name[:80]!r}: no such model; this server has {served}"
@@ -80,8 +85,8 @@ class _JsonPlane(DataPlane):  # type: ignore[misc]  # kserve ships no usable typ
         if not isinstance(body, bytes):
             try:
                 return super().decode(body, headers, protocol_version, model_name)
-            except InvalidInput as error:
-                raise invalid("inputs", str(error)) from error
+            except InvalidInput as error:  # half precision cannot be written in JSON; nothing else is refused there
+                raise invalid("inputs[0].datatype", "must be BYTES (base64 of image files) or UINT8") from error
         if protocol_version != "v1":
             raise invalid("body", "must be a JSON object with 'inputs'")
         try:

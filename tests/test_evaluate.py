@@ -58,7 +58,7 @@ def to_png(image: Image) -> bytes:
 
 
 def new_catalog(folder: Path, test: bool) -> pd.DataFrame:
-    """60 slices in groups of two: 30 labelled first, of which 20 are the test; slice 40 has a copy under another uri."""
+    """60 slices in groups of two: first 30 with labels, 20 of them the test; slice 40 has a copy under another uri."""
     images, labels = draw_slices(60)
     writer = ShardWriter(folder, shard_slices=25)
     rows = []
@@ -112,8 +112,8 @@ def new_run(folder: Path, test: bool, promoted: bool = True) -> dict[str, Path]:
     pseudo["promoted"] = [promoted and row in (1, 2) for row in range(len(pseudo))]
     pseudo["reason"] = np.where(pseudo["promoted"], "promoted", "low_confidence")
     write_table(folder / "pseudo_labels", "pseudo_labels.parquet", pseudo)
-    for name, bias, noise in (("bundle", 0.0, 1.0), ("baseline", 0.4, 2.0)):
-        bias, noise = (bias, noise) if promoted else (0.4, 2.0)
+    baseline = (0.4, 2.0)
+    for name, (bias, noise) in (("bundle", (0.0, 1.0) if promoted else baseline), ("baseline", baseline)):
         write_table(folder / name, "out_of_fold.parquet", out_of_fold(manifest, bought, noise))
         facts = BundleFacts(
             "mean brightness", "none", CLASSES, "cancer", Preprocess(32, 16), Calibration(1.0, "none", 30, 15),

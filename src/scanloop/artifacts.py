@@ -201,7 +201,10 @@ def _nulls(frame: pd.DataFrame, column: str) -> list[Any]:
     if column not in frame:
         return [None] * len(frame)
     values = frame[column]
-    return [None if missing is True else value for value, missing in zip(values.tolist(), values.isna().tolist(), strict=True)]
+    return [
+        None if missing is True else value
+        for value, missing in zip(values.tolist(), values.isna().tolist(), strict=True)
+    ]
 
 
 def _plain(value: Any) -> Any:

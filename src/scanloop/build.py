@@ -31,7 +31,9 @@ OWNER_VARIABLE = "SCANLOOP_OWNER_PID"
 HEARTBEAT_SECONDS = 1.0
 
 
-def step(kind: str, sources: Callable[[Any], list[str | None]] = lambda _: []) -> Callable[[Callable[P, S]], Callable[P, S]]:
+def step(
+    kind: str, sources: Callable[[Any], list[str | None]] = lambda _: []
+) -> Callable[[Callable[P, S]], Callable[P, S]]:
     """Turn a function into a step: it fills `output` with one artifact, and runs only when something changed.
 
     The function takes `config` (its section), artifact directories as keyword `Path`s named after their kind, and
@@ -57,7 +59,9 @@ def step(kind: str, sources: Callable[[Any], list[str | None]] = lambda _: []) -
         def run(*args: P.args, **kwargs: P.kwargs) -> S:
             arguments = signature.bind(*args, **kwargs).arguments
             output, config = Path(arguments["output"]).absolute(), arguments["config"]
-            inputs = {name: Path(value) for name, value in arguments.items() if isinstance(value, Path) and name != "output"}
+            inputs = {
+                name: Path(value) for name, value in arguments.items() if isinstance(value, Path) and name != "output"
+            }
             name = function.__name__
             with _errors_recorded(output), _locked(output):
                 record = _record(kind, name, function.__module__, config, inputs, sources(config))
@@ -251,6 +255,6 @@ def error_path(output: Path) -> Path:
 
 
 def _line(summary: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in summary.items())
-
-
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in summary.items()
+    )

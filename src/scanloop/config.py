@@ -30,7 +30,9 @@ class FolderSource(Section):
     path: str = Field(description="Directory or .tar file")
     labelled_dir: str = Field("labelled", description="Folder of class folders, anywhere below the path")
     unlabelled_dir: str = Field("unlabelled", description="Folder of images without labels")
-    patient_pattern: str | None = Field(None, description="Regular expression; its first group in a path is the patient")
+    patient_pattern: str | None = Field(
+        None, description="Regular expression; its first group in a path is the patient"
+    )
 
     @field_validator("patient_pattern")
     @classmethod
@@ -49,7 +51,9 @@ class NpzSource(Section):
 
     kind: Literal["npz"] = "npz"
     path: str = Field(description=".npz with {train,val,test}_{images,labels}")
-    class_names: tuple[str, ...] = Field((), description="Names of classes 0, 1, ...; the numbers themselves when empty")
+    class_names: tuple[str, ...] = Field(
+        (), description="Names of classes 0, 1, ...; the numbers themselves when empty"
+    )
     labelled: int = Field(100, ge=2, description="Labels kept in the training part; the others are hidden")
 
 
@@ -132,7 +136,9 @@ class AcquireConfig(Section):
     budget_eur: float = Field(30.0, ge=0)
     price_per_label_eur: Positive = Field(0.55, description="One reading with its share of quality assurance")
     max_labels: int = Field(3000, ge=0)
-    candidates_per_label: int = Field(8, ge=1, description="Most uncertain slices per label, among which diversity picks")
+    candidates_per_label: int = Field(
+        8, ge=1, description="Most uncertain slices per label, among which diversity picks"
+    )
 
 
 class OracleConfig(Section):

@@ -1,17 +1,17 @@
 """The one error tree. Each error says what is wrong and what to do; one table maps it to exit and HTTP codes.
 
-    ScanloopError
-    ├── ConfigError           the configuration is wrong; lists every fault
-    ├── ArchiveError          the source holds nothing usable
-    ├── ExpectationError      a data expectation is violated; names it
-    ├── LeakageError          a group crosses a split, or the pool holds a copy of a hold-out image
-    ├── ArtifactError         an artifact directory is missing, incomplete or of another kind
-    │   └── BundleError       the same, of a model bundle
-    ├── WeightsError          pretrained weights cannot be had
-    ├── BudgetError           the money or the labels are spent
-    ├── TooFewLabelsError     the labels at hand do not allow this step
-    ├── ImageError            one image cannot be read; carries a machine-readable reason
-    └── SubmissionError       the pipeline server refused or cannot be reached
+ScanloopError
+├── ConfigError           the configuration is wrong; lists every fault
+├── ArchiveError          the source holds nothing usable
+├── ExpectationError      a data expectation is violated; names it
+├── LeakageError          a group crosses a split, or the pool holds a copy of a hold-out image
+├── ArtifactError         an artifact directory is missing, incomplete or of another kind
+│   └── BundleError       the same, of a model bundle
+├── WeightsError          pretrained weights cannot be had
+├── BudgetError           the money or the labels are spent
+├── TooFewLabelsError     the labels at hand do not allow this step
+├── ImageError            one image cannot be read; carries a machine-readable reason
+└── SubmissionError       the pipeline server refused or cannot be reached
 """
 
 

@@ -33,7 +33,8 @@ class Interval:
         n: Images behind the value.
         groups: Independent groups behind the value; the interval resamples these.
         confidence: Coverage that the interval aims at, in (0, 1).
-        method: How the interval was computed: "bootstrap" or "exact".
+        method: How the interval was computed: "bootstrap" or "exact"; "undefined" where the value is NaN, as AUROC on
+            one class, and the bounds are all that it could be.
     """
 
     value: float

@@ -48,7 +48,9 @@ def _smallcnn() -> tuple[nn.ModuleList, int]:
     """Four blocks of convolution, batch norm and ReLU, halving the side: 0.4 M parameters, for images of 28..96 pixels."""
     widths = (3, 32, 64, 128, 256)
     return nn.ModuleList(
-        nn.Sequential(nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU())
+        nn.Sequential(
+            nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU()
+        )
         for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)
     ), widths[-1]
 

@@ -1,9 +1,9 @@
 """Repeated stratified group cross-validation: a group is on one side of a fold, never on both."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
 from scanloop.calibration.scaling import fit_temperature
@@ -56,32 +56,18 @@ def group_folds(labels: Labels, groups: Groups, folds: int, repeats: int, seed: 
     return cuts
 
 
-def out_of_fold(predict: Callable[[Fold], Float], cuts: list[Fold], rows: int, classes: int) -> Float:
-    """Logits (repeats, rows, classes) of each row from a model that never saw its group.
-
-    Args:
-        predict: Logits (len(fold.test), classes) of a model trained on `fold.train`.
-        cuts: From `group_folds`.
-        rows: Number of rows.
-        classes: Number of classes.
-    """
-    repeats = max(cut.repeat for cut in cuts) + 1
-    logits = np.empty((repeats, rows, classes))
-    for cut in cuts:
-        logits[cut.repeat, cut.test] = predict(cut)
-    return logits
-
-
-def cross_fitted(logits: Float, labels: Labels, cuts: list[Fold]) -> Float:
+def cross_fitted(logits: Float, labels: Labels, cuts: list[Fold], judges: npt.NDArray[np.bool_]) -> Float:
     """Out-of-fold logits, each divided by a temperature fitted on the other folds of its repetition.
 
     Args:
-        logits: (repeats, n, classes) from `out_of_fold`.
+        logits: (repeats, n, classes) from models that never saw the row's group.
         labels: (n,) class indices.
         cuts: The folds behind the logits.
+        judges: (n,) rows that may choose a temperature: those drawn at random.
     """
     scaled = logits.copy()
     for cut in cuts:
-        others = np.setdiff1d(np.arange(len(labels)), cut.test)
+        others = judges.copy()
+        others[cut.test] = False
         scaled[cut.repeat, cut.test] /= fit_temperature(logits[cut.repeat, others], labels[others])
     return scaled

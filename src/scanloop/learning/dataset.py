@@ -34,9 +34,7 @@ class Known:
 
     def take(self, rows: Labels | npt.NDArray[np.bool_]) -> "Known":
         """The rows with these indices, or under this mask."""
-        return Known(
-            self.slice_ids[rows], self.vectors[rows], self.labels[rows], self.groups[rows], self.drawn[rows]
-        )
+        return Known(self.slice_ids[rows], self.vectors[rows], self.labels[rows], self.groups[rows], self.drawn[rows])
 
 
 @dataclass(frozen=True)
@@ -105,4 +103,6 @@ def require_classes(known: Known, classes: Sequence[str]) -> None:
     for index, name in enumerate(classes):
         count = len(np.unique(known.groups[known.labels == index]))
         if count < 2:
-            raise TooFewLabelsError(f"class {name!r} has {count} labelled group(s) in the training part; label at least 2")
+            raise TooFewLabelsError(
+                f"class {name!r} has {count} labelled group(s) in the training part; label at least 2"
+            )

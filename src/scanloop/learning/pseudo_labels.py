@@ -64,9 +64,7 @@ def propose(tuned: TunedHead, known: Known, pool: Pool, classes: int, config: Ps
     """
     probabilities = tuned.probabilities(pool.vectors)
     labels = probabilities.argmax(axis=1).astype(np.int64)
-    neighbour_labels, shares = neighbour_vote(
-        known.vectors, known.labels, pool.vectors, config.neighbours, classes
-    )
+    neighbour_labels, shares = neighbour_vote(known.vectors, known.labels, pool.vectors, config.neighbours, classes)
     accepted = (probabilities.max(axis=1) >= config.min_confidence) & (neighbour_labels == labels)
     accepted &= shares > config.min_neighbour_share
     return Proposal(probabilities, labels, neighbour_labels, shares, accepted)
@@ -85,9 +83,7 @@ def fit_semi_supervised(tuned: TunedHead, known: Known, pool: Pool, proposal: Pr
     return fit_head(vectors, labels, proposal.probabilities.shape[1], tuned.c, weights)
 
 
-def trial_on_validation(
-    known: Known, pool: Pool, validation: Known, classes: int, config: PseudoLabelConfig
-) -> Trial:
+def trial_on_validation(known: Known, pool: Pool, validation: Known, classes: int, config: PseudoLabelConfig) -> Trial:
     """Both arms trained on the training part and tried on the validation part."""
     supervised, semi_supervised = _both_arms(known, pool, validation, classes, config, config.seed)
     return Trial(validation.labels, validation.groups, supervised[None], semi_supervised[None], "validation")

@@ -79,7 +79,9 @@ def _training_images(catalog: Path, preprocess: Preprocess, config: PretrainConf
         raise ArchiveError(f"the training part holds {len(rows)} slices; self-supervised training needs at least 8")
     if len(rows) > config.max_slices:
         rows = rows.sample(config.max_slices, random_state=config.seed).sort_index()
-    squares = [np.stack([preprocess.square(image) for image in images]) for _, _, images in iterate_shards(catalog, rows)]
+    squares = [
+        np.stack([preprocess.square(image) for image in images]) for _, _, images in iterate_shards(catalog, rows)
+    ]
     stack = np.concatenate(squares)
     if preprocess.bgr:
         stack = stack[..., ::-1]

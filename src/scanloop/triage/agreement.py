@@ -35,11 +35,15 @@ def agreement(clusters: Labels, labels: Labels, seed: int) -> Agreement:
     """Agreement of the clusters (n,) and the labels (n,) of the same labelled images."""
     count = len(labels)
     if count < LEAST_LABELLED:
-        return Agreement(None, None, None, count, f"{count} labelled images are too few to compare clusters with labels")
+        return Agreement(
+            None, None, None, count, f"{count} labelled images are too few to compare clusters with labels"
+        )
     ari = float(adjusted_rand_score(labels, clusters))
     draw = np.random.default_rng(seed)
     shuffled = [adjusted_rand_score(draw.permutation(labels), clusters) for _ in range(SHUFFLES)]
     chance = float(np.quantile(shuffled, QUANTILE))
     follows = "the clusters follow the labels" if ari > chance else "the clusters show no relation to the labels"
-    verdict = f"{follows}: adjusted Rand index {ari:.2f}, shuffled labels stay below {chance:.2f} in 95 of 100 (n={count})"
+    verdict = (
+        f"{follows}: adjusted Rand index {ari:.2f}, shuffled labels stay below {chance:.2f} in 95 of 100 (n={count})"
+    )
     return Agreement(ari, float(normalized_mutual_info_score(labels, clusters)), chance, count, verdict)

@@ -1,0 +1,105 @@
+"""The promotion gate: each check decides on a confidence bound and explains itself in one sentence."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from scanloop.config import PromoteConfig
+from scanloop.evaluation.comparison import Holdout, difference_interval
+from scanloop.evaluation.intervals import Resampling
+from scanloop.types import Float, Interval
+
+HELD_OUT = ("test", "cross_validation")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of the gate.
+
+    Attributes:
+        name: Short name.
+        passed: Whether it holds.
+        value: What was measured: a count, or a confidence bound.
+        bound: What it is held against.
+        sentence: Both in words.
+    """
+
+    name: str
+    passed: bool
+    value: float
+    bound: float
+    sentence: str
+
+
+def hold_out_checks(f1: Interval, groups: int, gain: Interval | None, config: PromoteConfig) -> list[Check]:
+    """What a model must reach on its own hold-out: enough groups, macro-F1, and no harm by pseudo-labels.
+
+    Args:
+        f1: Macro-F1 of the deployed arm.
+        groups: Independent groups of the hold-out.
+        gain: Macro-F1 of semi-supervised minus supervised, paired; None where no pseudo-label was used.
+        config: Bounds.
+    """
+    enough = groups >= config.min_groups
+    checks = [
+        Check(
+            "hold-out groups", enough, groups, config.min_groups,
+            f"the hold-out has {groups} independent groups, "
+            + (f"at least {config.min_groups}" if enough else f"{config.min_groups - groups} fewer than the {config.min_groups} that a decision needs"),
+        ),
+        Check(
+            "macro-F1", f1.low >= config.min_f1, f1.low, config.min_f1,
+            f"the lower bound of macro-F1 is {f1.low:.3f} (value {f1.value:.3f}, n={f1.n}), to be at least {config.min_f1:g}",
+        ),
+    ]  # fmt: skip
+    if gain is not None:
+        checks.append(Check(
+            "pseudo-labels do no harm", gain.low >= -config.margin, gain.low, -config.margin,
+            f"against supervised, macro-F1 changes by {gain.value:+.3f}, lower bound {gain.low:+.3f}, to be at least {-config.margin:+g}",
+        ))  # fmt: skip
+    return checks
+
+
+def champion_check(
+    challenger: pd.DataFrame, champion: pd.DataFrame, classes: list[str], config: PromoteConfig
+) -> Check:
+    """Challenger against champion on the hold-out images that both were measured on, paired by group.
+
+    Args:
+        challenger: `predictions.parquet` of the challenger, with a column `group_id`.
+        champion: `predictions.parquet` of the champion.
+        classes: Class names in the order of the probabilities.
+        config: Margin and least number of groups.
+    """
+    ours, theirs = (_held_out(frame) for frame in (challenger, champion))
+    both = ours.merge(theirs[["slice_id", "probabilities"]], on="slice_id", suffixes=("", "_champion"))
+    groups = both["group_id"].nunique()
+    if groups < config.min_groups:
+        sentence = (
+            f"champion and challenger share {groups} hold-out groups; {config.min_groups} are needed to compare them"
+        )
+        return Check("against the champion", False, groups, config.min_groups, sentence)
+    labels = both["given_label"].map({name: index for index, name in enumerate(classes)}).to_numpy()
+    first, second = (_stack(both[column]) for column in ("probabilities", "probabilities_champion"))
+    holdout = Holdout(labels, both["group_id"].to_numpy())
+    gain = difference_interval("macro_f1", first, second, holdout, Resampling(seed=config.seed))
+    sentence = (
+        f"against the champion, macro-F1 changes by {gain.value:+.3f}, lower bound {gain.low:+.3f}, to be at least "
+        f"{-config.margin:+g} (n={gain.n}, {gain.groups} groups)"
+    )
+    return Check("against the champion", gain.low >= -config.margin, gain.low, -config.margin, sentence)
+
+
+def interval_from(values: Mapping[str, object]) -> Interval:
+    """Interval as its fields stand in JSON."""
+    return Interval(**values)  # type: ignore[arg-type]
+
+
+def _held_out(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["split"].isin(HELD_OUT) & frame["given_label"].notna()].drop_duplicates("slice_id")
+
+
+def _stack(column: "pd.Series[object]") -> Float:
+    return np.stack(column.tolist())

@@ -1,0 +1,218 @@
+"""Retrain: the classifier, from labels and promoted pseudo-labels, as a calibrated bundle."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from scanloop.archive.shards import iterate_shards
+from scanloop.artifacts import read_json, read_table, write_table
+from scanloop.build import step
+from scanloop.bundle.facts import BundleFacts, Calibration
+from scanloop.bundle.write import write_bundle
+from scanloop.calibration.scaling import probabilities_of
+from scanloop.config import PseudoLabelConfig, RetrainConfig
+from scanloop.embedding.cache import Embeddings, read_embeddings
+from scanloop.embedding.encoders import Encoder, read_encoder
+from scanloop.embedding.preprocess import Preprocess
+from scanloop.evaluation.comparison import Holdout, metric_intervals
+from scanloop.evaluation.intervals import Resampling
+from scanloop.learning.dataset import Known, Pool, known_rows, require_classes
+from scanloop.learning.finetune import frozen_maps
+from scanloop.learning.two_stage import Material, Trained, train
+from scanloop.provenance import digest
+from scanloop.types import Image, Interval
+
+REFERENCE_SLICES = 4
+
+
+@dataclass(frozen=True)
+class RetrainSummary:
+    """What was learnt from, the stage kept, its temperature and its out-of-fold macro-F1 with bounds."""
+
+    labelled: int
+    pseudo_labelled: int
+    stage: str
+    temperature: float
+    macro_f1: float
+    macro_f1_low: float
+    macro_f1_high: float
+
+
+@step("bundle")
+def retrain(
+    config: RetrainConfig,
+    *,
+    catalog: Path,
+    encoder: Path,
+    embeddings: Path,
+    labels: Path,
+    pseudo_labels: Path | None = None,
+    output: Path,
+) -> RetrainSummary:
+    """Bundle of a classifier trained in two stages and calibrated out of fold.
+
+    First a head on frozen features, then the last two blocks and the head with discriminative learning rates; the
+    stage with the smaller out-of-fold log-loss is kept. The temperature comes from out-of-fold logits of the randomly
+    drawn labels alone, by repeated group cross-validation of the whole recipe, the rule for pseudo-labels included.
+
+    Args:
+        config: Epochs, rates, folds.
+        catalog: Artifact of `ingest`.
+        encoder: Artifact of `pretrain`.
+        embeddings: Artifact of `embed`.
+        labels: Labels bought since.
+        pseudo_labels: Artifact of `pseudo_label`; without it, the training is supervised.
+        output: Directory for the bundle.
+
+    Raises:
+        TooFewLabelsError: A class has fewer than two labelled groups.
+        LeakageError: A group crosses the splits.
+    """
+    net, preprocess = read_encoder(encoder)
+    manifest, vectors = read_table(catalog, "manifest"), read_embeddings(embeddings)
+    facts = read_json(catalog / "catalog.json")
+    bought = read_table(labels, "labels.parquet")
+    known = known_rows(manifest, bought, facts["classes"], vectors, "train")
+    require_classes(known, facts["classes"])
+    pool, promoted, rule = _promoted(pseudo_labels, manifest, vectors, facts["classes"], config)
+    loader = _Loader(catalog, manifest, net, preprocess)
+    maps = [loader.maps(ids) if config.finetune_epochs else torch.empty(0) for ids in (known.slice_ids, pool.slice_ids)]
+    material = Material(known, maps[0], pool, maps[1], promoted, rule, len(facts["classes"]))
+    trained = train(net, material, config)
+    metrics = _metrics(known, trained, config)
+    write_table(output, "out_of_fold.parquet", _out_of_fold_frame(known, trained, facts["classes"]))
+    reference = loader.images(known.slice_ids[:: max(1, len(known.slice_ids) // REFERENCE_SLICES)][:REFERENCE_SLICES])
+    write_bundle(output, trained.model, _facts(trained, material, facts, preprocess, tuple(reference), metrics, config))
+    f1 = metrics["macro_f1"]
+    return RetrainSummary(
+        len(known.labels), len(promoted), trained.stage, trained.temperature, f1.value, f1.low, f1.high
+    )
+
+
+@dataclass(frozen=True)
+class _Loader:
+    """Slices of a catalog by id."""
+
+    catalog: Path
+    manifest: pd.DataFrame
+    encoder: Encoder
+    preprocess: Preprocess
+
+    def maps(self, slice_ids: Any) -> Tensor:
+        """Frozen feature maps (n, c, s, s), in the order of the ids."""
+        if not len(slice_ids):
+            side = torch.zeros(1, 3, self.preprocess.input_px, self.preprocess.input_px)
+            return frozen_maps(self.encoder, side)[:0]
+        rows = self._rows(slice_ids)
+        ids: list[str] = []
+        parts: list[Tensor] = []
+        with tqdm(total=len(rows), desc="retrain: frozen features", unit="slice", mininterval=2) as bar:
+            for _, shard_ids, images in iterate_shards(self.catalog, rows):
+                ids += shard_ids
+                for start in range(0, len(images), 64):
+                    batch = torch.from_numpy(self.preprocess(images[start : start + 64]))
+                    parts.append(frozen_maps(self.encoder, batch))
+                bar.update(len(images))
+        return torch.cat(parts)[torch.from_numpy(pd.Index(ids).get_indexer(pd.Index(slice_ids)))]
+
+    def images(self, slice_ids: Any) -> list[Image]:
+        """Slices in the catalog's order."""
+        return [image for _, _, images in iterate_shards(self.catalog, self._rows(slice_ids)) for image in images]
+
+    def _rows(self, slice_ids: Any) -> pd.DataFrame:
+        return self.manifest[self.manifest["slice_id"].isin(set(slice_ids))]
+
+
+def _promoted(
+    pseudo_labels: Path | None, manifest: pd.DataFrame, vectors: Embeddings, classes: list[str], config: RetrainConfig
+) -> tuple[Pool, Any, PseudoLabelConfig | None]:
+    """Promoted pool rows with their class indices and the rule behind them; at most `max_pseudo_labels`, by seed."""
+    ids: list[str] = []
+    names: dict[str, str] = {}
+    rule = None
+    if pseudo_labels is not None:
+        table = read_table(pseudo_labels, "pseudo_labels.parquet")
+        chosen = table[table["promoted"]].drop_duplicates("slice_id")
+        if len(chosen) > config.max_pseudo_labels:
+            chosen = chosen.sample(config.max_pseudo_labels, random_state=config.seed).sort_index()
+        names = dict(zip(chosen["slice_id"], chosen["label"], strict=True))
+        ids = list(names)
+        rule = PseudoLabelConfig.model_validate(read_json(pseudo_labels / "certificate.json")["rule"])
+    group_of = manifest.set_index("slice_id")["group_id"]
+    groups = group_of.loc[ids].to_numpy(dtype=object)
+    labels = np.array([classes.index(names[slice_id]) for slice_id in ids], dtype=np.int64)
+    return Pool(np.array(ids, dtype=object), vectors.of(ids), groups), labels, rule if ids else None
+
+
+def _metrics(known: Known, trained: Trained, config: RetrainConfig) -> dict[str, Interval]:
+    holdout = Holdout(known.labels[known.drawn], known.groups[known.drawn])
+    probabilities = np.stack([probabilities_of(logits) for logits in trained.out_of_fold])
+    return metric_intervals(probabilities, holdout, Resampling(seed=config.seed))
+
+
+def _out_of_fold_frame(known: Known, trained: Trained, classes: list[str]) -> pd.DataFrame:
+    drawn = np.flatnonzero(known.drawn)
+    fold_of = np.zeros((len(trained.out_of_fold), len(known.labels)), dtype=np.int64)
+    for cut in trained.cuts:
+        fold_of[cut.repeat, cut.test] = cut.number
+    frames = [
+        pd.DataFrame(
+            {
+                "slice_id": known.slice_ids[drawn],
+                "group_id": known.groups[drawn],
+                "repeat": repeat,
+                "fold": fold_of[repeat, drawn],
+                "label": [classes[label] for label in known.labels[drawn]],
+                "logits": list(logits),
+            }
+        )
+        for repeat, logits in enumerate(trained.out_of_fold)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _facts(
+    trained: Trained,
+    material: Material,
+    catalog: dict[str, Any],
+    preprocess: Preprocess,
+    reference: tuple[Image, ...],
+    metrics: dict[str, Interval],
+    config: RetrainConfig,
+) -> BundleFacts:
+    known, classes = material.known, tuple(catalog["classes"])
+    drawn = known.drawn
+    calibration = Calibration(
+        trained.temperature,
+        "temperature scaling on out-of-fold logits of randomly drawn labels, by repeated group cross-validation",
+        int(drawn.sum()),
+        len(np.unique(known.groups[drawn])),
+    )
+    counts = {
+        "labelled": _counts(known.labels, classes),
+        "pseudo_labelled": _counts(material.promoted, classes),
+    }
+    name = trained.model.encoder.name
+    return BundleFacts(
+        architecture=f"{name} + linear head, {trained.stage}",
+        encoder=name,
+        classes=classes,
+        positive_class=catalog["positive_class"],
+        preprocess=preprocess,
+        calibration=calibration,
+        reference=reference,
+        data_digest=digest([catalog["data_digest"], sorted(zip(known.slice_ids, known.labels.tolist(), strict=True))]),
+        counts=counts,
+        metrics=metrics,
+        training={"stage": trained.stage, "out_of_fold_log_loss": trained.log_loss} | config.model_dump(mode="json"),
+    )
+
+
+def _counts(labels: Any, classes: tuple[str, ...]) -> dict[str, int]:
+    return {name: int((labels == index).sum()) for index, name in enumerate(classes)}
