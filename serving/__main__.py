@@ -49,7 +49,7 @@ def serve(
         raise typer.Exit(error.exit_code) from error
     from serving.server import Settings, serve
 
-    logging.getLogger("scanloop.serving").info("bundle %s is ready on http://%s:%d", model.digest[:12], host, port)
+    logging.getLogger("scanloop.serving").info("%s: its reference check passed; digest %s", bundle, model.digest)
     serve(model, Settings(host, port, name, token, max_batch, max_request_mib * 2**20, threads))
 
 

@@ -85,7 +85,8 @@ def new_learning(root: Path, manifest: pd.DataFrame, metrics: Mapping[str, dict[
     clusters = {"slice_id": manifest["slice_id"], "cluster": np.arange(48) % 3, "x": points[:, 0], "y": points[:, 1]}
     write_table(root / "triage", "clusters.parquet", pd.DataFrame(clusters))
     triage = {
-        "k": 3, "silhouette": {"2": 0.09, "3": 0.12, "4": None}, "ari": 0.4, "nmi": None, "components": 9, "variance": 0.9,
+        "k": 3, "silhouette": {"2": 0.09, "3": 0.12, "4": None}, "ari": 0.4, "nmi": None, "components": 9,
+        "variance": 0.9,
     }  # fmt: skip
     write_json(root / "triage" / "triage.json", triage | {"verdict": "Three clusters with blurred borders."})
     queued = manifest["slice_id"][30:36]
@@ -104,7 +105,9 @@ def new_learning(root: Path, manifest: pd.DataFrame, metrics: Mapping[str, dict[
     gate |= {f"{arm}_macro_f1": metrics["arms"][arm]["macro_f1"] for arm in ("supervised", "semi_supervised")}
     gate |= {"difference": metrics["difference"]["macro_f1"]}
     certificate = {
-        "gate": gate, "promoted": 6, "candidates": 18, "reasons": {"low_confidence": 12}, "rule": {"neighbours": 11},
+        "gate": gate, "promoted": 6, "candidates": 6, "pool": 18,
+        "reasons": {"promoted": 6, "low confidence": 12},
+        "rule": {"neighbours": 11, "cross_validation": {"folds": 5}},
     }  # fmt: skip
     write_json(root / "pseudo_labels" / "certificate.json", certificate | {"wave": 1})
 
@@ -121,7 +124,8 @@ def new_operations(root: Path) -> None:
     write_json(root / "promotion" / "promotion.json", promotion)
     profile = {"n": 15, "mean": 0.8, "quantiles": {"0.5": 0.85}, "confident_share": 0.6, "prevalence": None}
     drift = {
-        "method": "psi", "score": 0.14, "threshold": 0.2, "drifted": False, "verdict": "No drift.", "reference": profile,
+        "method": "psi", "score": 0.14, "threshold": 0.2, "drifted": False, "verdict": "No drift.",
+        "reference": profile,
     }  # fmt: skip
     write_json(root / "drift" / "drift.json", drift | {"current": profile})
     ledger = {"entries": [{"step": "encoder", "seconds": 61.0, "eur": 0.0005}], "total_eur": 1.1005, "seconds": 61.0}

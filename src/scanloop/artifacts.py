@@ -187,11 +187,6 @@ def check_artifact(directory: Path, kind: str) -> None:
         raise ArtifactError(f"{directory}: not a whole {kind}: {', '.join(missing)} missing")
 
 
-def place(default: str, run_folder: str, name: str) -> str:
-    """Path at which a component writes an artifact: under the run's folder where one is given, else where KFP says."""
-    return str(Path(run_folder) / name) if run_folder else default
-
-
 def is_exempt(path: Path) -> bool:
     """Whether a file may differ between two runs of the same inputs: it tells a machine's or a clock's facts."""
     return path.name in EXEMPT_NAMES or path.suffix in EXEMPT_SUFFIXES

@@ -70,6 +70,13 @@ def code_digest(module: str) -> str:
     return digest([[str(path.relative_to(PACKAGE_ROOT)), file_digest(path)] for path in sorted(files)])
 
 
+@cache
+def library_digest() -> str:
+    """Digest of the whole library's code: what a submitted run and the image that carries it out must share."""
+    files = sorted(path for path in PACKAGE_ROOT.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return digest([[str(path.relative_to(PACKAGE_ROOT)), file_digest(path)] for path in files])
+
+
 def packages() -> dict[str, str]:
     """Installed versions of the packages that can change a result."""
     found = {}

@@ -52,7 +52,7 @@ def predictions_table(
     rows = rows.merge(machine, on=["slice_id", "uri"], how="left", validate="one_to_one")
     labelled = rows["given_label"].notna()
     rows["promoted"] = rows["promoted"].eq(True) & ~labelled
-    fallback = np.where(rows["split"].isin(["test", "validation"]), "hold_out", "not_considered")
+    fallback = np.where(rows["split"].isin(["test", "validation"]), "held out with its group", "not considered")
     reason = rows["reason"].where(rows["reason"].notna(), fallback)
     rows["reason"] = reason.where(~labelled, "labelled")
     return rows

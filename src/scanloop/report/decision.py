@@ -17,7 +17,7 @@ def promotion(material: Material) -> Section:
     lead = f"{'Yes' if facts.get('decision') == 'promoted' else 'No'}. {sentence(facts.get('reason'))}"
     rows = [
         (
-            str(check.get("sentence") or check.get("name") or DASH),
+            sentence(check.get("sentence") or check.get("name")) or DASH,
             _value(check.get("value")),
             _value(check.get("bound")),
             Mark("holds", "good") if check.get("passed") else Mark("does not hold", "bad"),

@@ -50,22 +50,26 @@ def pseudo_labels(material: Material) -> Section:
     if "pseudo_labels" not in material:
         return Section(anchor, title, steps, "No pseudo-labels have been proposed yet.", missing="pseudo_label")
     certificate = material.json("pseudo_labels", "certificate.json")
-    rows = material.table("pseudo_labels", "pseudo_labels.parquet").drop_duplicates("slice_id")
-    promoted = int(certificate.get("promoted", rows["promoted"].eq(True).sum()))
-    candidates = int(certificate.get("candidates", len(rows)))
-    lead = f"{promoted:,} of {counted(candidates, 'unlabelled image')} got a machine's label that counts in training."
+    reasons = {str(name): int(total) for name, total in (certificate.get("reasons") or {}).items()}
+    promoted, passing = (int(certificate.get(name) or 0) for name in ("promoted", "candidates"))
+    pool = max(int(certificate.get("pool") or 0), passing, sum(reasons.values()))
+    lead = f"{promoted:,} of {counted(pool, 'unlabelled image')} got a machine's label that counts in training."
     if not promoted:
-        lead = f"None of {counted(candidates, 'unlabelled image')}: the model was trained on experts' labels alone."
-    refused = rows.loc[~rows["promoted"].eq(True), "reason"].value_counts()
-    reasons = certificate.get("reasons") or {str(name): int(total) for name, total in refused.items()}
-    blocks: list[Block] = [_reasons(promoted, candidates, reasons)]
+        lead = f"None of {counted(pool, 'unlabelled image')}: the model was trained on experts' labels alone."
+    rule = certificate.get("rule") or {}
+    entries = [
+        ("Unlabelled images", count(pool), "the pool"),
+        ("Pass the rule", count(passing), _rule_words(rule)),
+        ("Promoted", count(promoted), "passed the rule, and the gate was open"),
+    ]
+    blocks: list[Block] = [Facts(entries), _reasons(promoted, pool, reasons)]
     if gate := certificate.get("gate"):
         blocks.append(_gate(gate))
         if gate.get("reason"):
             blocks.append(Note(sentence(gate["reason"])))
-    if rule := certificate.get("rule"):
-        said = ", ".join(f"{name} {_plain(value)}" for name, value in sorted(rule.items()))
-        blocks.append(Note(f"Rule of wave {certificate.get('wave', 1)}: {said}.", engineer=True))
+    plain = [f"{name} {_plain(value)}" for name, value in sorted(rule.items()) if not isinstance(value, Mapping | list)]
+    if plain:
+        blocks.append(Note(f"Rule of wave {certificate.get('wave', 1)}: {', '.join(plain)}.", engineer=True))
     return Section(anchor, title, steps, lead, blocks)
 
 
@@ -98,13 +102,22 @@ def _gallery(material: Material, rows: pd.DataFrame) -> Gallery:
     return Gallery(f"The first {shown} of the queue, as the model sees them, with price and reason.", thumbnails)
 
 
-def _reasons(promoted: int, candidates: int, reasons: Mapping[str, int]) -> Bars:
+def _rule_words(rule: Mapping[str, Any]) -> str:
+    if rule.get("min_confidence") is None:
+        return "confident, and the neighbours agree"
+    return f"confidence from {rule['min_confidence']:g}, and the neighbours agree"
+
+
+def _reasons(promoted: int, pool: int, reasons: Mapping[str, int]) -> Bars:
     def bar(name: str, total: int, tone: str = "plain") -> Bar:
-        share = total / max(candidates, 1)
+        share = total / max(pool, 1)
         return Bar(name, min(share, 1.0), f"{total:,} ({percent(share)})", tone)
 
-    refused = sorted((-int(total), name) for name, total in reasons.items() if name != "promoted")
-    bars = [bar("Promoted", promoted, "good"), *(bar(name.replace("_", " "), -total) for total, name in refused)]
+    refused = sorted((-total, name) for name, total in reasons.items() if name != "promoted")
+    bars = [
+        bar("Promoted", promoted, "good"),
+        *(bar(sentence(name.replace("_", " ")).rstrip("."), -total) for total, name in refused),
+    ]
     return Bars("What became of the unlabelled images: promoted, or refused for the reason named", bars)
 
 

@@ -1,0 +1,39 @@
+"""Component of the step `acquire`."""
+
+from kfp.dsl import Dataset, Input, Output
+
+from components.base import component
+
+
+@component
+def acquire(
+    config: str,
+    catalog: Input[Dataset],
+    embeddings: Input[Dataset],
+    output: Output[Dataset],
+    run_folder: str = "",
+    code: str = "",
+) -> None:
+    """Queue the images whose labels are worth their price.
+
+    Args:
+        config: Section of the run's configuration, as JSON.
+        catalog: Artifact of `ingest`.
+        embeddings: Artifact of `embed`.
+        output: The queue.
+        run_folder: Folder of a local run, which receives the artifact under its name; empty in the cluster.
+        code: Digest of the submitter's library; part of KFP's cache key, and checked against the image.
+    """
+    from pathlib import Path
+
+    from scanloop.config import AcquireConfig
+    from scanloop.steps.acquire import acquire as step
+    from scanloop.steps.placement import placed
+
+    output.path = placed(output.path, run_folder, "queue", code)
+    step(
+        AcquireConfig.model_validate_json(config),
+        catalog=Path(catalog.path),
+        embeddings=Path(embeddings.path),
+        output=Path(output.path),
+    )

@@ -1,0 +1,152 @@
+"""Run, compile and submit the pipelines: `python -m pipelines --help`."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.cluster.submit import Target, package, submit, tasks_of
+from pipelines.local import run_locally, steps_of
+from pipelines.registry import COMPILED, IMPORTED, PIPELINES, compile_all, request
+from scanloop.config import RunConfig, load_config
+from scanloop.errors import ConfigError, ScanloopError
+from scanloop.provenance import library_digest, source_digest
+
+app = typer.Typer(help="Run, compile and submit the pipelines.", no_args_is_help=True, add_completion=False)
+console = Console(soft_wrap=True)
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="YAML with a section a step; examples in configs/")]
+PipelineOption = Annotated[str, typer.Option("--pipeline", help=", ".join(PIPELINES))]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override, for example pretrain.epochs=3; repeatable")
+]
+
+
+@app.command(epilog="Example: python -m pipelines run --config configs/demo.yaml --output runs/demo")
+def run(
+    config: ConfigOption,
+    output: Annotated[Path | None, typer.Option(help="Folder of the run; runs/<name> by default")] = None,
+    pipeline: PipelineOption = "loop",
+    overrides: SetOption = None,
+    artifacts: Annotated[
+        Path | None,
+        typer.Option("--from", help="Run whose artifacts improve and watch continue from; OUTPUT by default"),
+    ] = None,
+) -> None:
+    """Run a pipeline here, through KFP's local runner; what was made before is found and not made again."""
+    values = load_config(config, tuple(overrides or ()))
+    _check(pipeline)
+    folder = (output or Path("runs") / values.name).absolute()
+    earlier = {name: str((artifacts or folder).absolute() / name) for name in IMPORTED.get(pipeline, ())}
+    if pipeline == "watch":
+        earlier = _watched(earlier, folder)
+    started = time.time()
+    console.print(f"{pipeline}: {config} -> {folder}")
+    run_locally(request(pipeline, values, earlier, {"run_folder": str(folder)}), folder)
+    _print_summary(folder, started)
+
+
+@app.command("compile", epilog="Example: python -m pipelines compile")
+def compile_(output: Annotated[Path, typer.Option(help="Folder for the YAML")] = COMPILED) -> None:
+    """Compile every pipeline to the YAML that is deployed."""
+    for path in compile_all(output):
+        console.print(path)
+
+
+@app.command(
+    "submit", epilog="Example: python -m pipelines submit --config configs/demo.yaml --host https://kfp.example"
+)
+def submit_(
+    config: ConfigOption,
+    host: Annotated[str, typer.Option(help="URL of the KFP API")] = "http://localhost:8888",
+    pipeline: PipelineOption = "loop",
+    overrides: SetOption = None,
+    image: Annotated[str, typer.Option(help="Image of every step")] = Target.image,
+    namespace: Annotated[str | None, typer.Option(help="Namespace of a multi-user installation")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with a bearer token")] = None,
+    artifacts: Annotated[
+        str | None, typer.Option("--from", help="URI of the run that improve and watch continue")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Show what would run, and submit nothing")] = False,
+) -> None:
+    """Submit a compiled pipeline to Kubeflow Pipelines."""
+    values = load_config(config, tuple(overrides or ()))
+    _check(pipeline)
+    needed = IMPORTED.get(pipeline, ())
+    if needed and artifacts is None:
+        raise ConfigError(f"{pipeline} continues an earlier run: give the URI of its folder with --from")
+    earlier = {name: f"{artifacts}/{name}" for name in needed}
+    settings = {"code": library_digest(), "source_version": _source_version(values)}
+    wanted = request(pipeline, values, earlier, settings)
+    if dry_run:
+        _print_plan(wanted.pipeline, wanted.arguments, image, host)
+        return
+    console.print(submit(wanted, Target(host, image, namespace, token_file)))
+
+
+def _check(pipeline: str) -> None:
+    if pipeline not in PIPELINES:
+        raise ConfigError(f"no pipeline {pipeline!r}; there are {', '.join(PIPELINES)}")
+
+
+def _watched(earlier: dict[str, str], folder: Path) -> dict[str, str]:
+    """The reference comes from the earlier run; what is watched now is the evaluation in the run's own folder, if any."""
+    own = folder / "evaluation"
+    return earlier | {"current": str(own) if own.is_dir() else earlier["evaluation"]}
+
+
+def _source_version(values: RunConfig) -> str:
+    """Digest of a local archive; the time of submission for one that only the cluster sees, so that it is read again."""
+    path = getattr(values.ingest.source, "path", None)
+    if path is None:
+        return ""
+    return source_digest(Path(path)) if Path(path).exists() else str(int(time.time()))
+
+
+def _print_plan(pipeline: str, arguments: dict[str, str], image: str, host: str) -> None:
+    table = Table(title=f"{pipeline} on {host}, image {image}: not submitted", title_justify="left")
+    table.add_column("task or argument")
+    table.add_column("value", overflow="fold")
+    for task in tasks_of(package(pipeline, image)):
+        table.add_row(f"task {task}", "")
+    for name, value in arguments.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _print_summary(folder: Path, started: float) -> None:
+    table = Table(title=f"{folder}, {time.time() - started:.0f} s", title_justify="left")
+    for name, justify in (("artifact", "left"), ("seconds", "right"), ("", "left"), ("what came out", "left")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for name, seconds, found, summary in steps_of(folder, started):
+        facts = ", ".join(
+            f"{key} {_short(value)}" for key, value in summary.items() if not isinstance(value, dict | list)
+        )
+        table.add_row(name, f"{seconds:.1f}", "cached" if found else "", facts)
+    console.print(table)
+    if (report := folder / "report" / "report.html").exists():
+        console.print(f"Report: {report}")
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return text if len(text) <= 90 else f"{text[:87]}..."
+
+
+def main() -> None:
+    """Run the command line; a refusal is one message and its exit code."""
+    try:
+        app()
+    except ScanloopError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

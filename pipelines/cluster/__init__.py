@@ -1,0 +1,1 @@
+"""What speaks to Kubeflow Pipelines or Kubernetes."""

@@ -1,0 +1,34 @@
+"""From an archive to the queue for the clinicians."""
+
+from kfp import dsl
+
+from pipelines.graph import Settings, closing_part, intake_part
+
+
+@dsl.pipeline(name="intake", description="From an archive to the queue for the clinicians")
+def intake(
+    ingest: str,
+    validate: str,
+    pretrain: str,
+    embed: str,
+    triage: str,
+    acquire: str,
+    account: str,
+    report: str,
+    source_version: str = "",
+    run_folder: str = "",
+    code: str = "",
+) -> None:
+    """Ingest, validate, pretrain, embed, triage, acquire, account and report; each parameter is a section as JSON."""
+    settings = Settings(run_folder, code)
+    configs = {
+        "ingest": ingest,
+        "validate": validate,
+        "pretrain": pretrain,
+        "embed": embed,
+        "triage": triage,
+        "acquire": acquire,
+        "account": account,
+        "report": report,
+    }
+    closing_part(settings, configs, intake_part(settings, configs, source_version))
