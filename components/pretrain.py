@@ -25,8 +25,8 @@ def pretrain(
     from pathlib import Path
 
     from scanloop.config import PretrainConfig
-    from scanloop.steps.pretrain import pretrain as step
     from scanloop.steps.placement import placed
+    from scanloop.steps.pretrain import pretrain as step
 
     output.path = placed(output.path, run_folder, "encoder", code)
     step(PretrainConfig.model_validate_json(config), catalog=Path(catalog.path), output=Path(output.path))

@@ -29,8 +29,8 @@ def promote(
     from pathlib import Path
 
     from scanloop.config import PromoteConfig
-    from scanloop.steps.promote import promote as step
     from scanloop.steps.placement import placed
+    from scanloop.steps.promote import promote as step
 
     output.path = placed(output.path, run_folder, "promotion", code)
     step(

@@ -29,8 +29,8 @@ def pseudo_label(
     from pathlib import Path
 
     from scanloop.config import PseudoLabelConfig
-    from scanloop.steps.pseudo_label import pseudo_label as step
     from scanloop.steps.placement import placed
+    from scanloop.steps.pseudo_label import pseudo_label as step
 
     output.path = placed(output.path, run_folder, "pseudo_labels", code)
     step(

@@ -51,8 +51,8 @@ def report(
     from pathlib import Path
 
     from scanloop.config import ReportConfig
-    from scanloop.steps.report import report as step
     from scanloop.steps.placement import placed
+    from scanloop.steps.report import report as step
 
     output.path = placed(output.path, run_folder, "report", code)
     step(

@@ -35,8 +35,8 @@ def retrain(
     from pathlib import Path
 
     from scanloop.config import RetrainConfig
-    from scanloop.steps.retrain import retrain as step
     from scanloop.steps.placement import placed
+    from scanloop.steps.retrain import retrain as step
 
     output.path = placed(output.path, run_folder, name, code)
     step(

@@ -27,8 +27,8 @@ def triage(
     from pathlib import Path
 
     from scanloop.config import TriageConfig
-    from scanloop.steps.triage import triage as step
     from scanloop.steps.placement import placed
+    from scanloop.steps.triage import triage as step
 
     output.path = placed(output.path, run_folder, "triage", code)
     step(

@@ -25,8 +25,8 @@ def validate(
     from pathlib import Path
 
     from scanloop.config import ValidateConfig
-    from scanloop.steps.validate import validate as step
     from scanloop.steps.placement import placed
+    from scanloop.steps.validate import validate as step
 
     output.path = placed(output.path, run_folder, "validation", code)
     step(ValidateConfig.model_validate_json(config), catalog=Path(catalog.path), output=Path(output.path))

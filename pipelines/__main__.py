@@ -94,13 +94,13 @@ def _check(pipeline: str) -> None:
 
 
 def _watched(earlier: dict[str, str], folder: Path) -> dict[str, str]:
-    """The reference comes from the earlier run; what is watched now is the evaluation in the run's own folder, if any."""
+    """The reference comes from the earlier run; watched is the evaluation in the run's own folder, if any."""
     own = folder / "evaluation"
     return earlier | {"current": str(own) if own.is_dir() else earlier["evaluation"]}
 
 
 def _source_version(values: RunConfig) -> str:
-    """Digest of a local archive; the time of submission for one that only the cluster sees, so that it is read again."""
+    """Digest of a local archive; for one that only the cluster sees the time, so that it is read again."""
     path = getattr(values.ingest.source, "path", None)
     if path is None:
         return ""

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -101,28 +100,9 @@ def to_jpeg(image: Image) -> bytes:
     return sink.getvalue()
 
 
-@dataclass(frozen=True)
-class Folders:
-    here: Path
-    elsewhere: Path
-
-
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    """The same bundle written twice at the same time: by this process, and by one with another hash seed."""
-    folders = Folders(tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("elsewhere"))
-    program = "import sys, pathlib, test_bundle; test_bundle.new_bundle(pathlib.Path(sys.argv[1]))"
-    others = {"PYTHONHASHSEED": "123", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-c", program, str(folders.elsewhere)]
-    with subprocess.Popen(command, env=os.environ | others, cwd=folders.elsewhere) as process:
-        new_bundle(folders.here)
-    assert process.returncode == 0
-    return folders
-
-
-@pytest.fixture(scope="module")
-def folder(folders: Folders) -> Path:
-    return folders.here
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return new_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="module")
@@ -198,9 +178,21 @@ def test_the_network_given_is_left_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
-def test_another_process_writes_the_same_bytes_whatever_its_hash_seed(folders: Folders) -> None:
+def assert_same_bytes(folder: Path, other: Path) -> None:
     for name in KINDS["bundle"]:
-        assert (folders.here / name).read_bytes() == (folders.elsewhere / name).read_bytes(), name
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_the_same_network_is_written_to_the_same_bytes_whatever_its_memory_layout(folder: Path, tmp_path: Path) -> None:
+    assert_same_bytes(folder, new_bundle(tmp_path, TinyNetwork().to(memory_format=torch.channels_last)))
+
+
+@pytest.mark.integration  # imports torch and its exporter anew: 15 seconds
+def test_another_process_writes_the_same_bytes_whatever_its_hash_seed(folder: Path, tmp_path: Path) -> None:
+    program = "import sys, pathlib, test_bundle; test_bundle.new_bundle(pathlib.Path(sys.argv[1]))"
+    others = {"PYTHONHASHSEED": "123", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, env=os.environ | others, cwd=tmp_path)
+    assert_same_bytes(folder, tmp_path)
 
 
 def test_the_exported_network_is_one_file_with_a_free_batch_and_no_path_of_the_machine(folder: Path) -> None:

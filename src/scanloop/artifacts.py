@@ -1,4 +1,4 @@
-"""The contract between steps: every kind of artifact, its tables' schemas, and the only code that reads and writes them."""
+"""The contract between steps: the kinds of artifact, their tables' schemas, and all code that reads and writes them."""
 
 import json
 import os
@@ -65,8 +65,8 @@ TABLES: Mapping[str, pa.Schema] = {
         ("reason", _string),
     ]),
     "labels.parquet": pa.schema([
-        ("slice_id", _string), ("label", _string), ("readers", _int), ("agreement", _float), ("adjudicated", pa.bool_()),
-        ("as_of", _string),
+        ("slice_id", _string), ("label", _string), ("readers", _int), ("agreement", _float),
+        ("adjudicated", pa.bool_()), ("as_of", _string),
     ]),
     "pseudo_labels.parquet": pa.schema([
         ("slice_id", _string), ("uri", _string), ("probability", _float), ("confidence", _float), ("label", _string),
@@ -209,10 +209,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value

@@ -67,7 +67,8 @@ def step(
                 record = _record(kind, name, function.__module__, config, inputs, sources(config))
                 if (found := _found(output, record["key"])) is not None:
                     logger.info("%s: found in cache", name)
-                    return summary_type(**found)
+                    stored: S = summary_type(**found)
+                    return stored
                 partial = _prepare(output, record["key"])
                 with _beating(partial):
                     arguments["output"] = partial
@@ -82,7 +83,7 @@ def step(
 
 
 def scratch(output: Path) -> Path:
-    """Directory for checkpoints inside an artifact in the making: kept when the step is killed, gone when it is done."""
+    """Directory for checkpoints in an artifact in the making: kept when the step is killed, gone when it is done."""
     folder = output / SCRATCH
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -281,7 +281,7 @@ def _with_seeds(values: dict[Any, Any]) -> dict[Any, Any]:
             return value
         return {"seed": seed} | {key: seeded(inner) for key, inner in value.items()}
 
-    sections = {step: {} for step in STEPS if step != "ingest"}
+    sections: dict[Any, Any] = {step: {} for step in STEPS if step != "ingest"}
     return {key: seeded(value) for key, value in (sections | values).items()}
 
 

@@ -6,7 +6,7 @@ from scanloop.types import Float, Groups, Labels
 
 
 def k_center_greedy(points: Float, covered: Float, groups: Groups, count: int) -> tuple[Labels, Float]:
-    """Points picked one by one, each farthest from all picked and covered ones (Sener and Savarese 2018, arXiv:1708.00489).
+    """Points picked one by one, each farthest from all before it (Sener and Savarese 2018, arXiv:1708.00489).
 
     Differs from the paper in taking at most one point a group, since a second image of a patient says little new.
 

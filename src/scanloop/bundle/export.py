@@ -1,12 +1,15 @@
 """From a torch module to ONNX bytes that are the same in every run, and hold no path of the machine that made them."""
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from scanloop.types import Float
+
+if TYPE_CHECKING:
+    from torch import nn
 
 INPUT, OUTPUT = "images", "logits"
 
@@ -14,7 +17,7 @@ _OF_THE_EXPORTER = ("metadata_props", "doc_string")
 """Fields in which the exporter leaves stack traces, with absolute paths, and the names of Python classes."""
 
 
-def to_onnx(model: Any, input_px: int) -> bytes:
+def to_onnx(model: "nn.Module", input_px: int) -> bytes:
     """A classifier as one ONNX file, float32, with a free batch size.
 
     Args:
@@ -47,7 +50,7 @@ def to_onnx(model: Any, input_px: int) -> bytes:
     return payload
 
 
-def torch_logits(model: Any, inputs: npt.NDArray[np.float32]) -> Float:
+def torch_logits(model: "nn.Module", inputs: npt.NDArray[np.float32]) -> Float:
     """Logits (n, classes) that torch itself gives, for comparison with an exported model."""
     import torch
 

@@ -4,12 +4,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from scanloop.artifacts import KINDS, read_json
 from scanloop.bundle.predict import Bundle, onnx_forward
 from scanloop.bundle.reference import check_reference
-from scanloop.embedding.preprocess import Preprocess
+from scanloop.embedding.preprocess import preprocess_from
 from scanloop.errors import ArtifactError, BundleError
 
 REMEDY = "copy the bundle again, or run the step retrain, which writes it"
@@ -60,22 +59,14 @@ def _assemble(files: Mapping[str, bytes], threads: int | None) -> Bundle:
     calibration, classes, preprocess = (
         json.loads(files[name]) for name in ("calibration.json", "classes.json", "preprocess.json")
     )
-    preprocess.pop("schema_version", None)
-    limits = {name: int(preprocess.pop(name)) for name in ("min_side_px", "max_pixels")}
+    limits = {name: int(preprocess[name]) for name in ("min_side_px", "max_pixels")}
     return Bundle(
         classes=tuple(classes["classes"]),
         positive_class=classes["positive_class"],
         temperature=float(calibration["temperature"]),
-        preprocess=_preprocess(preprocess),
+        preprocess=preprocess_from(preprocess),
         digest=hashlib.sha256(files["bundle.json"]).hexdigest(),
         about=json.loads(files["bundle.json"]),
         forward=onnx_forward(files["model.onnx"], threads),
         **limits,
     )
-
-
-def _preprocess(values: Mapping[str, Any]) -> Preprocess:
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-    }
-    return Preprocess(**fields)

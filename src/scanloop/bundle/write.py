@@ -3,7 +3,7 @@
 import copy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from scanloop.artifacts import KINDS, write_bytes, write_json
 from scanloop.bundle.card import model_card
@@ -16,6 +16,9 @@ from scanloop.errors import BundleError
 from scanloop.provenance import file_digest
 from scanloop.types import Float
 
+if TYPE_CHECKING:
+    from torch import nn
+
 SEAL = "bundle.json"
 """The file that holds the digests of all others; its own digest names the bundle."""
 
@@ -23,7 +26,7 @@ ABOUT = ("architecture", "encoder", "data_digest", "counts", "metrics", "trainin
 """Facts that stand in it beside the digests."""
 
 
-def write_bundle(output: Path, model: Any, facts: BundleFacts) -> None:
+def write_bundle(output: Path, model: "nn.Module", facts: BundleFacts) -> None:
     """Write every file of a bundle but `out_of_fold.parquet`, which must be there already: its digest is sealed in.
 
     Args:
@@ -48,22 +51,23 @@ def write_bundle(output: Path, model: Any, facts: BundleFacts) -> None:
     _seal(output, facts)
 
 
-def _as_served(model: Any) -> Any:
+def _as_served(model: "nn.Module") -> "nn.Module":
     """Copy of a module in evaluation mode, float32, on the CPU, in torch's default memory layout."""
     import torch
 
-    served = copy.deepcopy(model).eval().float().cpu().to(memory_format=torch.contiguous_format)
-    return served.requires_grad_(False)
+    served = copy.deepcopy(model).eval().float().cpu().requires_grad_(False)
+    served.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # not in torch's stubs
+    return served
 
 
-def _weights(model: Any) -> bytes:
+def _weights(model: "nn.Module") -> bytes:
     from safetensors.torch import save
 
     # Cloned, because safetensors refuses tensors that share memory.
     return save({name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()})
 
 
-def _compare(model: Any, exported: bytes, squares: Squares, facts: BundleFacts) -> Float:
+def _compare(model: "nn.Module", exported: bytes, squares: Squares, facts: BundleFacts) -> Float:
     """Torch's probabilities of the reference slices, once ONNX Runtime has given the same."""
     inputs, temperature = inputs_of(facts.preprocess, squares), facts.calibration.temperature
     logits = torch_logits(model, inputs)

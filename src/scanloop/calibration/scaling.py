@@ -2,13 +2,13 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 
 from scanloop.types import Float, Labels
 
 LOG_TEMPERATURE_BOUNDS = (-4.0, 4.0)
 """Search range of ln T: T in 0.018..55. Perfectly separated logits would otherwise send T to zero."""
+
+TINY = float(np.finfo(np.float64).tiny)
 
 
 def fit_temperature(logits: npt.ArrayLike, labels: Labels) -> float:
@@ -21,11 +21,13 @@ def fit_temperature(logits: npt.ArrayLike, labels: Labels) -> float:
     Returns:
         T > 0; 1 leaves the logits as they are.
     """
+    from scipy.optimize import minimize_scalar  # serving applies temperatures and never fits one
+
     scores = np.asarray(logits, dtype=np.float64)
     rows = np.arange(len(labels))
 
     def log_loss(log_temperature: float) -> float:
-        return float(-log_softmax(scores / np.exp(log_temperature), axis=1)[rows, labels].mean())
+        return float(-np.log(probabilities_of(scores, np.exp(log_temperature))[rows, labels].clip(TINY)).mean())
 
     result = minimize_scalar(log_loss, bounds=LOG_TEMPERATURE_BOUNDS, method="bounded", options={"xatol": 1e-6})
     return float(np.exp(result.x))
@@ -33,5 +35,7 @@ def fit_temperature(logits: npt.ArrayLike, labels: Labels) -> float:
 
 def probabilities_of(logits: npt.ArrayLike, temperature: float = 1.0) -> Float:
     """Probabilities softmax(logits / temperature), (n, classes); rows sum to 1."""
-    scaled: Float = softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
-    return scaled
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    shares: Float = powers / powers.sum(axis=1, keepdims=True)
+    return shares

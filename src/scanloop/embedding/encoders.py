@@ -1,6 +1,7 @@
 """The encoders: images in, one vector out, as a chain of blocks so that the last ones can be trained alone."""
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from scanloop.artifacts import check_artifact, read_json, write_bytes
-from scanloop.embedding.preprocess import Preprocess
+from scanloop.embedding.preprocess import Preprocess, preprocess_from
 from scanloop.embedding.vision import torchvision
 from scanloop.errors import ArtifactError
 
@@ -45,13 +46,13 @@ class Encoder(nn.Module):
 
 
 def _smallcnn() -> tuple[nn.ModuleList, int]:
-    """Four blocks of convolution, batch norm and ReLU, halving the side: 0.4 M parameters, for images of 28..96 pixels."""
+    """Four blocks of convolution, batch norm and ReLU that halve the side; 0.4 M parameters, for 28..96 pixels."""
     widths = (3, 32, 64, 128, 256)
     return nn.ModuleList(
         nn.Sequential(
             nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU()
         )
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)
+        for fan_in, fan_out in pairwise(widths)
     ), widths[-1]
 
 
@@ -64,8 +65,7 @@ def _resnet18() -> tuple[nn.ModuleList, int]:
 def _squeezenet1_1() -> tuple[nn.ModuleList, int]:
     features = torchvision().models.squeezenet1_1(weights=None).features
     bounds = (0, 3, 6, 9, 10, 11, 12, 13)
-    pairs = zip(bounds[:-1], bounds[1:], strict=True)
-    return nn.ModuleList(nn.Sequential(*features[start:stop]) for start, stop in pairs), 512
+    return nn.ModuleList(nn.Sequential(*features[start:stop]) for start, stop in pairwise(bounds)), 512
 
 
 ENCODERS: Mapping[str, Callable[[], tuple[nn.ModuleList, int]]] = {
@@ -103,8 +103,3 @@ def read_encoder(directory: Path) -> tuple[Encoder, Preprocess]:
     except RuntimeError as error:
         raise ArtifactError(f"{directory}: the weights do not fit a {facts['encoder']}: {error}") from error
     return encoder.eval(), preprocess_from(facts["preprocess"])
-
-
-def preprocess_from(values: Mapping[str, object]) -> Preprocess:
-    """Preprocessing as its fields stand in JSON."""
-    return Preprocess(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
 """From a stored slice to a model's input: one definition for embedding, training, the bundle and serving."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,7 @@ class Preprocess:
         stack = np.stack([self.square(image) for image in images])
         if self.bgr:
             stack = stack[..., ::-1]
-        mean, std = np.float32(self.mean), np.float32(self.std)
+        mean, std = (np.array(values, dtype=np.float32) for values in (self.mean, self.std))
         return np.ascontiguousarray(((stack.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
 
     def square(self, image: Image) -> Image:
@@ -55,3 +56,10 @@ class Preprocess:
         left, top = (size[0] - self.input_px) // 2, (size[1] - self.input_px) // 2
         picture = picture.crop((left, top, left + self.input_px, top + self.input_px))
         return np.asarray(picture.convert("RGB"))
+
+
+def preprocess_from(values: Mapping[str, Any]) -> Preprocess:
+    """Preprocessing as its fields stand in JSON; other keys are left alone."""
+    given: dict[str, Any] = {field.name: values[field.name] for field in fields(Preprocess)}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return Preprocess(**given)

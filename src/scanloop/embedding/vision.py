@@ -1,7 +1,6 @@
 """torchvision, made importable where its wheel was built for CUDA and torch was not."""
 
 import sys
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ import torch
 _kept: list[Any] = []  # the registration lasts as long as the library object
 
 
-def torchvision() -> ModuleType:
+def torchvision() -> Any:
     """The torchvision module; its compiled operators (nms, JPEG reading) may be missing, its models are whole.
 
     torchvision's wheels on PyPI link CUDA. Beside a CPU build of torch its C++ library stays unloaded, and the import

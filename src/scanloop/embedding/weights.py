@@ -1,4 +1,4 @@
-"""Pretrained weights: torchvision's download with its checked hash, or a file at hand, each with its own preprocessing."""
+"""Pretrained weights: torchvision's checked download or a file at hand, each with its own preprocessing."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -40,7 +40,7 @@ def roc_figure(curves: Mapping[str, Any], area: str, sample: str) -> Figure:
     Args:
         curves: From `scanloop.evaluation.curves.curves`.
         area: AUROC with its interval, as text for the legend.
-        sample: What n stands for, for example "n = 99 images in 99 groups".
+        sample: What n stands for, for example "n = 80 (40 groups)".
     """
     figure, (ax,) = new_figure(*_SQUARE)
     ax.plot([0, 1], [0, 1], color=INK, alpha=0.45, linewidth=0.8, linestyle=(0, (4, 3)), label="Chance")
@@ -62,7 +62,7 @@ def precision_recall_figure(curves: Mapping[str, Any], sample: str) -> Figure:
         ax.axhline(curve["prevalence"], color=colour, linewidth=0.8, linestyle=(0, (4, 3)))
     ax.plot([], [], color=INK, alpha=0.6, linewidth=0.8, linestyle=(0, (4, 3)), label="Guessing: the class's share")
     _unit_square(ax)
-    label_axes(ax, f"Precision and recall, {sample}", "Recall (sensitivity)", "Precision (positive predictive value)")
+    label_axes(ax, f"Precision-recall, {sample}", "Recall (sensitivity)", "Precision (positive predictive value)")
     legend(ax, loc="lower left")
     return figure
 

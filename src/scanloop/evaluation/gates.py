@@ -43,22 +43,19 @@ def hold_out_checks(f1: Interval, groups: int, gain: Interval | None, config: Pr
         config: Bounds.
     """
     enough = groups >= config.min_groups
+    missing = f"{config.min_groups - groups} fewer than the {config.min_groups} that a decision needs"
+    counted = f"the hold-out has {groups} independent groups, "
+    counted += f"at least {config.min_groups}" if enough else missing
+    reached = f"the lower bound of macro-F1 is {f1.low:.3f} (value {f1.value:.3f}, n={f1.n})"
     checks = [
+        Check("hold-out groups", enough, groups, config.min_groups, counted),
         Check(
-            "hold-out groups", enough, groups, config.min_groups,
-            f"the hold-out has {groups} independent groups, "
-            + (f"at least {config.min_groups}" if enough else f"{config.min_groups - groups} fewer than the {config.min_groups} that a decision needs"),
+            "macro-F1", f1.low >= config.min_f1, f1.low, config.min_f1, f"{reached}, to be at least {config.min_f1:g}"
         ),
-        Check(
-            "macro-F1", f1.low >= config.min_f1, f1.low, config.min_f1,
-            f"the lower bound of macro-F1 is {f1.low:.3f} (value {f1.value:.3f}, n={f1.n}), to be at least {config.min_f1:g}",
-        ),
-    ]  # fmt: skip
+    ]
     if gain is not None:
-        checks.append(Check(
-            "pseudo-labels do no harm", gain.low >= -config.margin, gain.low, -config.margin,
-            f"against supervised, macro-F1 changes by {gain.value:+.3f}, lower bound {gain.low:+.3f}, to be at least {-config.margin:+g}",
-        ))  # fmt: skip
+        sentence = f"against supervised, {_change(gain, config.margin)}"
+        checks.append(Check("pseudo-labels do no harm", gain.low >= -config.margin, gain.low, -config.margin, sentence))
     return checks
 
 
@@ -81,14 +78,11 @@ def champion_check(
             f"champion and challenger share {groups} hold-out groups; {config.min_groups} are needed to compare them"
         )
         return Check("against the champion", False, groups, config.min_groups, sentence)
-    labels = both["given_label"].map({name: index for index, name in enumerate(classes)}).to_numpy()
+    labels = np.array([classes.index(name) for name in both["given_label"]], dtype=np.int64)
     first, second = (_stack(both[column]) for column in ("probabilities", "probabilities_champion"))
     holdout = Holdout(labels, both["group_id"].to_numpy())
     gain = difference_interval("macro_f1", first, second, holdout, Resampling(seed=config.seed))
-    sentence = (
-        f"against the champion, macro-F1 changes by {gain.value:+.3f}, lower bound {gain.low:+.3f}, to be at least "
-        f"{-config.margin:+g} (n={gain.n}, {gain.groups} groups)"
-    )
+    sentence = f"against the champion, {_change(gain, config.margin)} (n={gain.n}, {gain.groups} groups)"
     return Check("against the champion", gain.low >= -config.margin, gain.low, -config.margin, sentence)
 
 
@@ -101,5 +95,9 @@ def _held_out(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["split"].isin(HELD_OUT) & frame["given_label"].notna()].drop_duplicates("slice_id")
 
 
-def _stack(column: "pd.Series[object]") -> Float:
-    return np.stack(column.tolist())
+def _stack(column: pd.Series) -> Float:
+    return np.array(column.tolist(), dtype=np.float64)
+
+
+def _change(gain: Interval, margin: float) -> str:
+    return f"macro-F1 changes by {gain.value:+.3f}, lower bound {gain.low:+.3f}, to be at least {-margin:+g}"

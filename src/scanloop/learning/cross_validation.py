@@ -42,7 +42,7 @@ def group_folds(labels: Labels, groups: Groups, folds: int, repeats: int, seed: 
             f"the labels hold {len(per_class)} class(es) with {min(per_class, default=0)} group(s) in the rarest; "
             "at least 2 classes with 2 groups each are needed: label more images"
         )
-    count = min(folds, min(per_class))
+    count = min(folds, *per_class)
     cuts = []
     for repeat in range(repeats):
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed + repeat)

@@ -7,6 +7,7 @@ The head starts the second stage where logistic regression left it, so that a ra
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def frozen_maps(encoder: Encoder, images: Tensor) -> Tensor:
 
 
 def finetune(encoder: Encoder, head: Head, maps: Maps, config: RetrainConfig, seed: int) -> Classifier:
-    """Classifier whose head and last two blocks were trained on from the frozen stage; the encoder given stays as it is.
+    """Classifier whose head and last two blocks were trained on from the frozen stage; the encoder stays as it is.
 
     Batch norms keep their statistics: a few dozen slices would make them worse.
 
@@ -81,7 +82,9 @@ def finetune(encoder: Encoder, head: Head, maps: Maps, config: RetrainConfig, se
     model = Classifier(copy.deepcopy(encoder), head).eval()  # evaluation mode freezes the norms, not the weights
     blocks = list(model.encoder.blocks)[-TRAINED_BLOCKS:]
     rates = [config.learning_rate * config.layer_decay ** (len(blocks) - 1 - depth) for depth in range(len(blocks))]
-    groups = [{"params": list(block.parameters()), "lr": rate} for block, rate in zip(blocks, rates, strict=True)]
+    groups: list[dict[str, Any]] = [
+        {"params": list(block.parameters()), "lr": rate} for block, rate in zip(blocks, rates, strict=True)
+    ]
     groups.append({"params": list(model.head.parameters()), "lr": config.head_learning_rate})
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     parameters = [parameter for group in groups for parameter in group["params"]]

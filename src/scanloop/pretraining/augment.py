@@ -1,4 +1,4 @@
-"""Two views of one slice that keep what a radiologist would call the same: no vertical flip, little rotation, no hue."""
+"""Two views of one slice that a radiologist would call the same: no vertical flip, little rotation, no hue."""
 
 import math
 from dataclasses import dataclass

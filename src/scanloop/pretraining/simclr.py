@@ -114,8 +114,8 @@ def train_simclr(
                 group["lr"] = config.learning_rate * _schedule(epoch * batches + number, config.epochs * batches)
             batch = images[rows].float() / 255
             views = [(augment(batch, Augmentation(), generator) - mean) / std for _ in range(2)]
-            both = projector(encoder(torch.cat(views)))
-            loss = nt_xent(*both.chunk(2), config.temperature)
+            first, second = projector(encoder(torch.cat(views))).chunk(2)
+            loss = nt_xent(first, second, config.temperature)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -129,7 +129,7 @@ def train_simclr(
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Share of the peak rate: linear warm-up, then a half cosine to zero (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
+    """Share of the peak rate: linear warm-up, then a half cosine to zero (Loshchilov and Hutter, arXiv:1608.03983)."""
     warm_up = max(1, int(steps * WARM_UP_SHARE))
     if step < warm_up:
         return (step + 1) / warm_up

@@ -40,7 +40,7 @@ def intake(material: Material) -> Section:
     files, labelled = len(sources) + len(quarantine), int(manifest["label"].notna().sum())
     lead = (
         f"{counted(files, 'file')} came in: {counted(len(manifest), 'distinct image')}, {labelled:,} of them with an "
-        f"expert's label. {counted(len(quarantine), 'file')} could not be used."
+        f"expert's label. {counted(len(quarantine), 'file') if len(quarantine) else 'No file'} had to be left out."
     )
     groups = manifest.groupby("group_id").size()
     together = groups[groups > 1]

@@ -80,4 +80,4 @@ class Material:
         """What n stands for in the evaluation, as it stands in a figure's title."""
         holdout = self.metrics.get("holdout", {})
         images, groups = holdout.get("images", 0), holdout.get("groups", 0)
-        return f"n = {images:,}" if images == groups else f"n = {images:,} images in {groups:,} groups"
+        return f"n = {images:,}" if images == groups else f"n = {images:,} ({groups:,} groups)"

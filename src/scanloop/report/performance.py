@@ -102,6 +102,8 @@ def _pictures(material: Material, drawn: Mapping[str, Any]) -> list[Picture]:
     reached, sample = material.deployed, material.sample()
     area, error = interval(reached.get("auroc")), interval(reached.get("ece"))
     average = ", ".join(f"{name} {number(curve['average_precision'])}" for name, curve in drawn.get("pr", {}).items())
+    names = list(drawn.get("roc", {}))
+    shown = names[0] if len(names) == 1 else "each class"
     matrix, classes = drawn.get("confusion", []), drawn.get("classes", [])
     repeated = (material.metrics.get("holdout", {}).get("repeats") or 1) > 1
     return [
@@ -109,15 +111,15 @@ def _pictures(material: Material, drawn: Mapping[str, Any]) -> list[Picture]:
             figures.roc_figure(drawn, area, sample),
             "roc",
             f"ROC curve; AUROC {area}.",
-            "Every cut-off of the model: the share of sick images that it finds (up) for the share of healthy ones "
-            "that it calls sick (right). The dashed line is guessing.",
+            f"Every cut-off of the model: the share of the images of {shown} that it finds (up) for the share of the "
+            "others that it takes for them (right). The dashed line is guessing.",
         ),
         Picture.drawn(
             figures.precision_recall_figure(drawn, sample),
             "pr",
             f"Precision-recall curve; average precision: {average}.",
-            "How many of the called images are right (up) when this share of all is to be found (right). Where disease "
-            "is rare, look here rather than at the ROC curve.",
+            f"How many of the images called {shown} are right (up) when this share of all is to be found (right). "
+            "Where a class is rare, look here rather than at the ROC curve.",
         ),
         Picture.drawn(
             figures.reliability_figure(drawn, error, sample),

@@ -89,17 +89,27 @@ def _gallery(material: Material, rows: pd.DataFrame) -> Gallery:
         for _, slice_ids, block in iterate_shards(material.artifacts["catalog"], manifest)
         for slice_id, image in zip(slice_ids, block, strict=True)
     }
-    thumbnails = []
-    for row in rows[rows["slice_id"].isin(set(images))].to_dict("records"):
-        name = material.uris.get(row["slice_id"], row["slice_id"]).rstrip("/").rpartition("/")[2]
-        lines = [f"uncertainty {number(row['uncertainty'], 2)}", euros(row["price"]), str(row["reason"] or "")]
-        thumbnails.append(
-            Thumbnail(
-                thumbnail_uri(images[row["slice_id"]]), f"Queued image {row['rank']}", f"{row['rank']}. {name}", lines
-            )
+    shown_rows = rows[rows["slice_id"].isin(set(images))].to_dict("records")
+    names = _short_names([material.uris.get(row["slice_id"], row["slice_id"]) for row in shown_rows])
+    thumbnails = [
+        Thumbnail(
+            thumbnail_uri(images[row["slice_id"]]),
+            f"Queued image {row['rank']}",
+            f"{row['rank']}. {name}",
+            [euros(row["price"]), sentence(row["reason"]) or f"Uncertainty {number(row['uncertainty'], 2)}"],
         )
+        for row, name in zip(shown_rows, names, strict=True)
+    ]
     shown = counted(len(thumbnails), "image")
     return Gallery(f"The first {shown} of the queue, as the model sees them, with price and reason.", thumbnails)
+
+
+def _short_names(uris: list[str]) -> list[str]:
+    """Last part of each uri, with the folder before it where two would read the same."""
+    names = [uri.rstrip("/").rpartition("/")[2] for uri in uris]
+    if len(set(names)) == len(names):
+        return names
+    return ["/".join(uri.rstrip("/").split("/")[-2:]) for uri in uris]
 
 
 def _rule_words(rule: Mapping[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""The steps of the loop, one public function each: the only door that the command line, KFP, tests and notebooks use."""
+"""The steps of the loop, one public function each: the only door for command line, KFP, tests and notebooks."""

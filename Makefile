@@ -1,0 +1,61 @@
+# Everything a contributor or CI runs. `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+IMAGE ?= registry.local/scanloop
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/scanloop/__init__.py)
+# uv does not read pip's configuration; it is told where pip finds wheels (a CPU build of torch, for example).
+UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
+export UV_FIND_LINKS
+export UV_LINK_MODE ?= copy
+
+.PHONY: help setup demo run test check format compile bench integration image clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## Make .venv with everything that development needs (seconds, through uv)
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else "Python 3.11 or 3.12 is needed, this is %d.%d: make setup PYTHON=python3.11" % v)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all]'
+	@touch $@
+
+demo: setup ## Run the whole loop on synthetic slices, from install to report, in minutes
+	$(BIN)/python -m pipelines run --config configs/demo.yaml --output runs/demo
+
+run: setup ## Run a pipeline: make run CONFIG=configs/brain_mri.yaml OUTPUT=runs/brain
+	$(BIN)/python -m pipelines run --config $(or $(CONFIG),configs/demo.yaml) $(if $(OUTPUT),--output $(OUTPUT))
+
+test: setup ## Run the tests (under 15 minutes on two cores)
+	$(BIN)/python -m pytest -m "not integration and not gpu"
+
+integration: setup ## Run the longer proofs: real servers, ten kills of a whole run
+	$(BIN)/python -m pytest -m integration
+
+check: setup ## Format, lint, types, import rules, YAML; the same in pre-commit and CI
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/yamllint --strict .
+
+format: setup ## Format the code and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+compile: setup ## Compile the pipelines into pipelines/compiled
+	$(BIN)/python -m pipelines compile
+
+bench: setup ## Measure: each benchmark prints JSON as its last line
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+image: ## Build the compute and serving images (needs Docker)
+	docker build --target compute --tag $(IMAGE)/compute-python:$(VERSION) .
+	docker build --target serving --tag $(IMAGE)/serving-python:$(VERSION) .
+
+clean: ## Remove the environment and the runs
+	rm -rf .venv runs
