@@ -18,6 +18,7 @@ from scanloop.provenance import library_digest, source_digest
 
 app = typer.Typer(help="Run, compile and submit the pipelines.", no_args_is_help=True, add_completion=False)
 console = Console(soft_wrap=True)
+LONGEST_VALUE = 40
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="YAML with a section a step; examples in configs/")]
 PipelineOption = Annotated[str, typer.Option("--pipeline", help=", ".join(PIPELINES))]
@@ -123,20 +124,20 @@ def _print_summary(folder: Path, started: float) -> None:
     for name, justify in (("artifact", "left"), ("seconds", "right"), ("", "left"), ("what came out", "left")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for name, seconds, found, summary in steps_of(folder, started):
-        facts = ", ".join(
-            f"{key} {_short(value)}" for key, value in summary.items() if not isinstance(value, dict | list)
-        )
+        facts = ", ".join(f"{key} {_short(value)}" for key, value in summary.items() if _tells(value))
         table.add_row(name, f"{seconds:.1f}", "cached" if found else "", facts)
     console.print(table)
     if (report := folder / "report" / "report.html").exists():
         console.print(f"Report: {report}")
 
 
+def _tells(value: object) -> bool:
+    """Whether a value fits a line of the table: numbers, short words, not digests, lists or whole sentences."""
+    return value is not None and not isinstance(value, dict | list) and len(str(value)) <= LONGEST_VALUE
+
+
 def _short(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    text = str(value)
-    return text if len(text) <= 90 else f"{text[:87]}..."
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from chain import Chain
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +14,9 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real images are not here: {folder} (set SCANLOOP_DATA)")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """A small run of the loop on synthetic slices, whose artifacts are made as they are asked for."""
+    return Chain(tmp_path_factory.mktemp("chain"))

@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from filelock import FileLock, Timeout
 
-from scanloop.artifacts import check_artifact, read_json, write_bytes, write_json
+from scanloop.artifacts import check_artifact, is_exempt, read_json, write_bytes, write_json
 from scanloop.config import Section
 from scanloop.errors import ArtifactError, ScanloopError
 from scanloop.provenance import code_digest, digest, file_digest, machine, packages, source_digest
@@ -63,17 +63,21 @@ def step(
                 name: Path(value) for name, value in arguments.items() if isinstance(value, Path) and name != "output"
             }
             name = function.__name__
-            with _errors_recorded(output), _locked(output):
+            with _owned(), _errors_recorded(output), _locked(output):
                 record = _record(kind, name, function.__module__, config, inputs, sources(config))
+                partial = output.with_name(f".{output.name}.partial")
+                if _found(partial, record["key"]) is not None:  # an attempt was killed between its last write and this
+                    _publish(partial, output)
                 if (found := _found(output, record["key"])) is not None:
                     logger.info("%s: found in cache", name)
                     stored: S = summary_type(**found)
                     return stored
-                partial = _prepare(output, record["key"])
+                _prepare(partial, record["key"])
                 with _beating(partial):
                     arguments["output"] = partial
                     summary = function(**arguments)  # type: ignore[call-arg]
-                _commit(partial, output, kind, record | {"summary": asdict(summary)})  # type: ignore[call-overload]
+                _complete(partial, kind, record | {"summary": asdict(summary)})  # type: ignore[call-overload]
+                _publish(partial, output)
                 logger.info("%s: %s", name, _line(asdict(summary)))  # type: ignore[call-overload]
                 return summary
 
@@ -125,9 +129,10 @@ def _found(output: Path, key: str) -> dict[str, Any] | None:
     """Summary of the artifact at `output` if it was made under this key and every file is there in its size."""
     try:
         record = read_json(output / RECORD)
+        if record["key"] != key:
+            return None
+        check_artifact(output, record["kind"])
     except ArtifactError:
-        return None
-    if record["key"] != key:
         return None
     for name, file in record["files"].items():
         path = output / name
@@ -137,40 +142,76 @@ def _found(output: Path, key: str) -> dict[str, Any] | None:
     return summary
 
 
-def _prepare(output: Path, key: str) -> Path:
-    """Hidden directory to fill: what an earlier attempt under the same key left, or a new one."""
-    partial = output.with_name(f".{output.name}.partial")
+def _prepare(partial: Path, key: str) -> None:
+    """Make the hidden directory ready to fill: what an earlier attempt under the same key left, or a new one."""
     marker = partial / SCRATCH / "key"
     if not marker.is_file() or marker.read_text() != key:
         shutil.rmtree(partial, ignore_errors=True)
         write_bytes(marker, key.encode())
     for leftover in partial.rglob("*.tmp"):
         leftover.unlink()
-    return partial
 
 
-def _commit(partial: Path, output: Path, kind: str, record: dict[str, Any]) -> None:
-    """Make the filled directory the artifact, by renaming it; an older artifact of the name goes first."""
+def _complete(partial: Path, kind: str, record: dict[str, Any]) -> None:
+    """Write the facts about a filled directory into it; the record comes last, and says that all before it is there."""
     seconds = sum(float(beat.read_text()) for beat in (partial / SCRATCH).glob("*.seconds"))
     check_artifact(partial, kind)
-    shutil.rmtree(partial / SCRATCH)
-    files = sorted(path for path in partial.rglob("*") if path.is_file() and path.name not in (RECORD, RUN))
+    kept = (path for path in partial.rglob("*") if path.is_file() and SCRATCH not in path.relative_to(partial).parts)
+    files = sorted(path for path in kept if path.name not in (RECORD, RUN))
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     entries = {
         str(path.relative_to(partial)): {"sha256": file_digest(path), "bytes": path.stat().st_size}
         for path in files
-        if path.suffix not in {".html", ".css", ".js"} and path.name != "ledger.json"
+        if not is_exempt(path)
     }
     write_json(partial / RUN, {"machine": machine(), "seconds": seconds, "finished": time.time()})
     write_json(partial / RECORD, record | {"files": entries})
-    retired = output.with_name(f".{output.name}.retired")
-    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _publish(partial: Path, output: Path) -> None:
+    """Make the completed directory the artifact, by renaming it; an older artifact of the name goes first.
+
+    The checkpoints go only now: a step killed before its record is written continues from them.
+    """
+    _end_without_owner()
+    shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+    retired = _retired(output)
     if output.exists():
         output.rename(retired)
     partial.rename(output)
     shutil.rmtree(retired, ignore_errors=True)
+
+
+def _retired(output: Path) -> Path:
+    return output.with_name(f".{output.name}.retired")
+
+
+def _end_without_owner() -> None:
+    """End this process at once when the run that owns it is gone: what it makes belongs to a newer run now."""
+    owner = int(os.environ.get(OWNER_VARIABLE, "0"))
+    if owner and not _alive(owner):
+        os._exit(ScanloopError.exit_code)
+
+
+@contextmanager
+def _owned() -> Iterator[None]:
+    """End this process soon after the run that owns it: while it waits for the lock as well as while it works."""
+    _end_without_owner()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(HEARTBEAT_SECONDS):
+            _end_without_owner()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 @contextmanager
@@ -183,6 +224,7 @@ def _locked(output: Path) -> Iterator[None]:
         logger.info("%s: another process is writing it; waiting for it to finish or die", output)
         lock.acquire()
     try:
+        shutil.rmtree(_retired(output), ignore_errors=True)  # of a process that was killed while it put it away
         yield
     finally:
         lock.release()
@@ -190,8 +232,7 @@ def _locked(output: Path) -> Iterator[None]:
 
 @contextmanager
 def _beating(partial: Path) -> Iterator[None]:
-    """Note every second how long this attempt has run, and end it when the run that owns it is gone."""
-    owner = int(os.environ.get(OWNER_VARIABLE, "0"))
+    """Note every second how long this attempt has run."""
     started, done = time.monotonic(), threading.Event()
     beat = partial / SCRATCH / f"{time.time_ns()}.seconds"
 
@@ -200,8 +241,6 @@ def _beating(partial: Path) -> Iterator[None]:
 
     def watch() -> None:
         while not done.wait(HEARTBEAT_SECONDS):
-            if owner and not _alive(owner):
-                os._exit(ScanloopError.exit_code)
             if partial.is_dir():
                 note()
 
@@ -219,18 +258,17 @@ def _beating(partial: Path) -> Iterator[None]:
 
 def _alive(pid: int) -> bool:
     """Whether a process runs; one that was killed and not yet reaped by its parent does not."""
-    status = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         try:
-            return status.read_text().rpartition(")")[2].split()[0] != "Z"
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
         except (FileNotFoundError, ProcessLookupError):
             return False
     try:
         os.kill(pid, 0)
+    except PermissionError:  # another user's
+        return True
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
     return True
 
 
@@ -243,7 +281,7 @@ def _errors_recorded(output: Path) -> Iterator[None]:
         yield
     except Exception as error:
         known = isinstance(error, ScanloopError)
-        code = error.exit_code if isinstance(error, ScanloopError) else 1
+        code = error.exit_code if isinstance(error, ScanloopError) else ScanloopError.exit_code
         message = str(error) if known else f"{type(error).__name__}: {error}"
         output.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, json.dumps({"error": type(error).__name__, "message": message, "exit_code": code}).encode())

@@ -18,7 +18,7 @@ Positive = Annotated[float, Field(gt=0)]
 class Section(BaseModel):
     """What every section shares: unknown keys are faults, values never change, and a seed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     seed: int = Field(0, ge=0, description="Seed of every random draw; the run's seed unless given here")
 
@@ -129,6 +129,12 @@ class TriageConfig(Section):
     k_max: int = Field(6, ge=2)
     silhouette_sample: int = Field(5000, ge=50)
 
+    @model_validator(mode="after")
+    def _some_k(self) -> Self:
+        if self.k_min > self.k_max:
+            raise ValueError(f"k_min {self.k_min} is above k_max {self.k_max}")
+        return self
+
 
 class AcquireConfig(Section):
     """Which images are worth a clinician's price."""
@@ -222,7 +228,7 @@ class ReportConfig(Section):
 class RunConfig(Section):
     """One run: a section a step."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
     name: str = Field("run", pattern=r"^[a-zA-Z0-9_-]+$")
     ingest: IngestConfig
@@ -287,11 +293,8 @@ def _with_seeds(values: dict[Any, Any]) -> dict[Any, Any]:
 
 def _explain(path: Path, error: ValidationError) -> str:
     faults = [
-        f"  {'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" + _given(fault["input"])
+        f"  {'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+        + ("" if isinstance(fault["input"], dict) else f" (given: {fault['input']!r})")
         for fault in error.errors(include_url=False)
     ]
     return f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}\n" + "\n".join(faults)
-
-
-def _given(value: object) -> str:
-    return "" if isinstance(value, dict) else f" (given: {value!r})"

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -100,6 +101,6 @@ def read_encoder(directory: Path) -> tuple[Encoder, Preprocess]:
     encoder = new_encoder(facts["encoder"], seed=0)
     try:
         encoder.load_state_dict(load_file(directory / "encoder.safetensors"))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise ArtifactError(f"{directory}: the weights do not fit a {facts['encoder']}: {error}") from error
     return encoder.eval(), preprocess_from(facts["preprocess"])

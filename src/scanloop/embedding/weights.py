@@ -66,11 +66,13 @@ def _download(name: str) -> dict[str, Any]:
     return state
 
 
-def _load_torchvision(encoder: Encoder, state: dict[str, Any]) -> None:
+def _load_torchvision(encoder: Encoder, state: Any) -> None:
     """Copy a state dict in torchvision's naming into the blocks, which hold the same tensors in the same order."""
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise WeightsError(f"the weights of {encoder.name} are not a state dict: tensors by name, nothing around them")
     ours = encoder.state_dict()
     tail = ("fc.", "classifier.")
-    theirs = [(name, tensor) for name, tensor in state.items() if not name.startswith(tail)]
+    theirs = [(name, tensor) for name, tensor in state.items() if not str(name).startswith(tail)]
     if len(theirs) != len(ours) or any(a.shape != b.shape for a, (_, b) in zip(ours.values(), theirs, strict=False)):
         raise WeightsError(f"the weights hold {len(theirs)} tensors that do not fit the {len(ours)} of {encoder.name}")
     encoder.load_state_dict({name: tensor for name, (_, tensor) in zip(ours, theirs, strict=True)})

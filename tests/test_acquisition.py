@@ -1,0 +1,221 @@
+"""Acquisition: the images that are worth a label, and never a cent more than the budget."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from chain import PLANS, Chain
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scanloop.acquisition.diversity import k_center_greedy
+from scanloop.acquisition.policy import Candidates, affordable, select
+from scanloop.acquisition.uncertainty import entropy
+from scanloop.artifacts import read_json, read_table
+from scanloop.config import AcquireConfig, OracleConfig
+from scanloop.steps.acquire import acquire
+from scanloop.steps.oracle import oracle
+
+
+@settings(deadline=None)
+@given(st.integers(2, 6), st.integers(1, 10), st.integers(0, 999))
+def test_entropy_lies_between_certain_and_no_idea(classes: int, rows: int, seed: int) -> None:
+    probabilities = np.random.default_rng(seed).dirichlet(np.full(classes, 0.3), rows)
+    values = entropy(probabilities)
+    expected = [-sum(p * np.log(p) for p in row if p > 0) / np.log(classes) for row in probabilities]
+    np.testing.assert_allclose(values, expected, atol=1e-12)
+    assert ((values >= 0) & (values <= 1)).all()
+
+
+def test_entropy_is_zero_when_certain_and_one_when_uniform() -> None:
+    np.testing.assert_array_equal(entropy(np.eye(3)), 0)
+    np.testing.assert_allclose(entropy(np.full((2, 4), 0.25)), 1)
+
+
+def naive_k_center(points: np.ndarray, covered: np.ndarray, groups: np.ndarray, count: int) -> tuple[list, list]:
+    """Point by point, distance by distance."""
+    picked: list[int] = []
+    distances: list[float] = []
+    while len(picked) < count:
+        best, best_distance = -1, -1.0
+        for index, point in enumerate(points):
+            if any(groups[index] == groups[other] for other in picked):
+                continue
+            reached = [float(np.sqrt(((point - centre) ** 2).sum())) for centre in [*covered, *points[picked]]]
+            if not reached:
+                reached = [float(np.sqrt(((point - points.mean(axis=0)) ** 2).sum()))]
+            if min(reached) > best_distance + 1e-12:
+                best, best_distance = index, min(reached)
+        if best < 0:
+            break
+        picked.append(best)
+        distances.append(best_distance)
+    return picked, distances
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 25), st.integers(1, 8), st.integers(1, 12), st.integers(0, 999))
+def test_k_center_greedy_equals_a_naive_implementation(n: int, m: int, count: int, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    points, covered, groups = draw.normal(size=(n, 3)), draw.normal(size=(m, 3)), draw.integers(0, 10, n)
+    picked, distances = k_center_greedy(points, covered, groups, count)
+    expected, reached = naive_k_center(points, covered, groups, count)
+    assert picked.tolist() == expected
+    np.testing.assert_allclose(distances, reached, atol=1e-9)
+    assert len(set(groups[picked])) == len(picked) == min(count, len(set(groups)))
+
+
+def test_with_nothing_covered_the_first_is_far_from_the_middle_and_the_second_far_from_the_first() -> None:
+    points = np.array([[0.0, 0], [1, 0], [10, 0], [-8, 0]])
+    picked, _ = k_center_greedy(points, np.empty((0, 2)), np.arange(4), 2)
+    assert picked.tolist() == [2, 3]
+
+
+def test_no_candidates_and_no_count_pick_nothing() -> None:
+    for points, count in ((np.empty((0, 2)), 3), (np.ones((4, 2)), 0)):
+        picked, distances = k_center_greedy(points, np.ones((2, 2)), np.arange(len(points)), count)
+        assert len(picked) == len(distances) == 0
+
+
+def test_many_candidates_and_many_labels_fit_in_memory() -> None:
+    """8,000 candidates by 600 labels by 512 dimensions would be 20 GB at once."""
+    import resource
+
+    draw = np.random.default_rng(0)
+    points, covered = draw.normal(size=(8000, 512)), draw.normal(size=(600, 512))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    k_center_greedy(points, covered, np.arange(8000), 2)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+
+
+def test_ten_euros_buy_eighteen_labels_and_three_tenths_three() -> None:
+    assert affordable(10, 0.55, 3000) == 18
+    assert affordable(0.3, 0.1, 3000) == 3  # binary floats would say 2
+    assert affordable(10, 0.55, 7) == 7
+    assert affordable(0, 0.55, 7) == 0
+
+
+cents = st.integers(0, 10**9)
+
+
+@given(cents, st.integers(1, 10**6), st.integers(0, 5000))
+def test_a_label_is_bought_while_the_money_lasts_to_the_cent(budget: int, price: int, most: int) -> None:
+    expected = min(most, Fraction(budget, 100) // Fraction(price, 100))
+    assert affordable(budget / 100, price / 100, most) == expected
+
+
+@given(st.floats(0, 1e7), st.floats(1e-4, 1e4))
+def test_labels_never_cost_more_than_the_budget_and_one_more_would(budget: float, price: float) -> None:
+    count = affordable(budget, price, 10**15)
+    exact_budget, exact_price = Fraction(str(budget)), Fraction(str(price))
+    assert count * exact_price <= exact_budget < (count + 1) * exact_price
+
+
+def candidates(n: int = 40, seed: int = 0) -> Candidates:
+    draw = np.random.default_rng(seed)
+    return Candidates(draw.dirichlet([1, 1], n), draw.normal(size=(n, 4)), np.array([f"g{i // 2}" for i in range(n)]))
+
+
+def test_the_most_uncertain_alone_compete() -> None:
+    pool = candidates()
+    chosen = select(pool, np.empty((0, 4)), 5, candidates_per_label=3)
+    most_uncertain = np.argsort(-entropy(pool.probabilities))[:15]
+    assert set(chosen.rows) <= set(most_uncertain)
+    np.testing.assert_allclose(chosen.uncertainty, entropy(pool.probabilities)[chosen.rows])
+    assert len(set(pool.groups[chosen.rows])) == len(chosen.rows)
+
+
+def test_the_length_of_a_vector_does_not_matter() -> None:
+    pool, labelled = candidates(), np.random.default_rng(1).normal(size=(6, 4))
+    longer = replace(pool, vectors=pool.vectors * np.linspace(1, 9, 40)[:, None])
+    np.testing.assert_array_equal(select(pool, labelled, 8, 4).rows, select(longer, labelled * 3, 8, 4).rows)
+
+
+def test_permuting_the_pool_permutes_the_selection() -> None:
+    pool, labelled = candidates(), np.random.default_rng(1).normal(size=(6, 4))
+    order = np.random.default_rng(2).permutation(40)
+    shuffled = Candidates(pool.probabilities[order], pool.vectors[order], pool.groups[order])
+    np.testing.assert_array_equal(order[select(shuffled, labelled, 8, 4).rows], select(pool, labelled, 8, 4).rows)
+
+
+def test_an_image_that_is_labelled_already_in_all_but_name_comes_last() -> None:
+    pool = replace(candidates(), probabilities=np.full((40, 2), 0.5), groups=np.arange(40))
+    chosen = select(pool, pool.vectors[[7]], 40, 40)
+    assert chosen.rows[-1] == 7
+    assert chosen.diversity[-1] == pytest.approx(0, abs=1e-7)
+
+
+@pytest.fixture(scope="module")
+def manifest(chain: Chain) -> pd.DataFrame:
+    return read_table(chain["catalog"], "manifest").set_index("slice_id")
+
+
+def assert_allowed(queue: pd.DataFrame, manifest: pd.DataFrame, config: AcquireConfig) -> None:
+    rows = manifest.loc[queue["slice_id"]]
+    assert rows["label"].isna().all()
+    assert set(rows["split"]) <= {"train"}
+    assert rows["group_id"].is_unique
+    assert queue["rank"].tolist() == list(range(1, len(queue) + 1))
+    spent = sum((Fraction(str(price)) for price in queue["price"]), Fraction(0))
+    assert spent <= Fraction(str(config.budget_eur))
+    assert len(queue) <= config.max_labels
+
+
+def test_the_queue_asks_for_no_label_that_is_known_or_held_out_and_for_one_a_group(
+    chain: Chain, manifest: pd.DataFrame
+) -> None:
+    queue = read_table(chain["queue"], "queue.parquet")
+    assert len(queue) == 9  # 5 euros at 0.55 each
+    assert_allowed(queue, manifest, PLANS["queue"][1])
+    assert queue["uncertainty"].between(0, 1).all()
+    assert queue["diversity"].between(0, 2).all()
+    facts = read_json(chain["queue"] / "queue.json")
+    assert (facts["labels"], facts["price_eur"]) == (9, 4.95)
+
+
+@pytest.mark.parametrize(
+    ("budget_eur", "price_per_label_eur", "max_labels", "expected"),
+    [(0.0, 0.55, 3000, 0), (0.54, 0.55, 3000, 0), (0.3, 0.1, 3000, 3), (50.0, 0.55, 4, 4)],
+)
+def test_the_budget_bounds_the_queue(
+    budget_eur: float, price_per_label_eur: float, max_labels: int, expected: int,
+    chain: Chain, manifest: pd.DataFrame, tmp_path: Path,
+) -> None:  # fmt: skip
+    config = AcquireConfig(budget_eur=budget_eur, price_per_label_eur=price_per_label_eur, max_labels=max_labels)
+    summary = acquire(config, **chain.inputs("catalog", "embeddings"), output=tmp_path / "queue")
+    assert summary.labels == expected
+    assert_allowed(read_table(tmp_path / "queue", "queue.parquet"), manifest, config)
+
+
+def test_more_money_than_images_buys_one_image_of_each_group(
+    chain: Chain, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    config = AcquireConfig(budget_eur=1e6)
+    summary = acquire(config, **chain.inputs("catalog", "embeddings"), output=tmp_path / "queue")
+    pool = manifest[(manifest["split"] == "train") & manifest["label"].isna()]
+    assert summary.labels == pool["group_id"].nunique()
+    assert_allowed(read_table(tmp_path / "queue", "queue.parquet"), manifest, config)
+
+
+def test_the_oracle_answers_the_queue_with_the_hidden_truth_in_its_order(chain: Chain) -> None:
+    queue, labels = read_table(chain["queue"], "queue.parquet"), read_table(chain["labels"], "labels.parquet")
+    hidden = read_table(chain["catalog"], "hidden_labels.parquet").set_index("slice_id")["label"]
+    assert labels["slice_id"].tolist() == queue["slice_id"].tolist()
+    assert labels["label"].tolist() == hidden.loc[queue["slice_id"]].tolist()
+    assert chain.summary("labels").price_eur == chain.summary("queue").price_eur
+
+
+def test_a_set_without_hidden_labels_leaves_its_queue_open(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scanloop.steps import oracle as module
+
+    read = module.read_table
+    empty = lambda folder, name: read(folder, name).head(0 if name == "hidden_labels.parquet" else None)  # noqa: E731
+    monkeypatch.setattr(module, "read_table", empty)
+    summary = oracle(OracleConfig(), **chain.inputs("catalog", "queue"), output=tmp_path / "labels")
+    assert (summary.answered, summary.queued, summary.price_eur) == (0, 9, 0.0)
+    assert "waits for clinicians" in read_json(tmp_path / "labels" / "labels.json")["source"]

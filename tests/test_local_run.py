@@ -1,0 +1,119 @@
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from local_run import ARTIFACTS, TINY, Done, digests, orphans, run, run_after_kills, stamps
+
+from scanloop.artifacts import KINDS, TABLES, check_artifact, count_rows, read_json, read_table
+from scanloop.errors import ArchiveError, ConfigError
+
+KILLS, LONGEST_SECONDS = 3, 60.0
+MAY_BE_EMPTY = {"quarantine.parquet"}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A whole run, and one beside it, at the same time, that is killed again and again."""
+
+    config: Path
+    folder: Path
+    first: Done
+    digests: dict[str, str]
+    interrupted_folder: Path
+    interrupted: Future[Done]
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+    home = tmp_path_factory.mktemp("loop")
+    config = home / "tiny.yaml"
+    config.write_text(TINY)
+    with ThreadPoolExecutor(1) as pool:
+        interrupted = pool.submit(run_after_kills, config, home / "interrupted", KILLS, LONGEST_SECONDS)
+        first = run(config, home / "whole")
+        yield Loop(config, home / "whole", first, digests(home / "whole"), home / "interrupted", interrupted)
+
+
+def test_one_command_leaves_every_artifact_whole(loop: Loop) -> None:
+    assert loop.first.code == 0, loop.first.text
+    for name in ARTIFACTS:
+        check_artifact(loop.folder / name, "bundle" if name == "baseline" else name)
+    for kind, files in KINDS.items():
+        for table in set(files) & set(TABLES) - MAY_BE_EMPTY:
+            assert count_rows(loop.folder / kind, table), f"{kind}/{table} is empty"
+    hidden = {path.name for path in loop.folder.iterdir() if path.name.startswith(".")}
+    assert not [name for name in hidden if name.endswith((".partial", ".retired", ".error.json"))]
+    assert f"Report: {loop.folder}" in loop.first.text.replace("\n", " ")
+
+
+def test_both_tables_of_predictions_list_every_uri(loop: Loop) -> None:
+    uris = sorted(read_table(loop.folder / "catalog", "sources.parquet")["uri"])
+    for kind, table in (("evaluation", "predictions.parquet"), ("pseudo_labels", "pseudo_labels.parquet")):
+        frame = read_table(loop.folder / kind, table)
+        assert sorted(frame["uri"]) == uris
+        assert frame[["probability", "confidence", "label", "reason", "promoted"]].notna().to_numpy().all()
+
+
+def test_the_same_command_again_finds_everything_and_changes_no_byte(loop: Loop) -> None:
+    before = stamps(loop.folder)
+    again = run(loop.config, loop.folder)
+    assert again.code == 0, again.text
+    assert stamps(loop.folder) == before
+    assert again.text.count("found in cache") == len(ARTIFACTS)
+    assert again.seconds < loop.first.seconds
+
+
+def test_a_run_that_was_killed_again_and_again_ends_in_the_same_bytes(loop: Loop) -> None:
+    last = loop.interrupted.result()
+    assert last.code == 0, last.text
+    assert orphans(loop.interrupted_folder, patience_seconds=5) == []
+    assert digests(loop.interrupted_folder) == loop.digests
+
+
+def test_a_changed_value_runs_exactly_the_steps_downstream(loop: Loop) -> None:
+    finished = {name: read_json(loop.folder / name / "run.json")["finished"] for name in ARTIFACTS}
+    changed = run(loop.config, loop.folder, "--set", "triage.k_max=4")
+    assert changed.code == 0, changed.text
+    now = {name: read_json(loop.folder / name / "run.json")["finished"] for name in ARTIFACTS}
+    downstream = {"triage", "account", "report"}
+    assert {name for name in now if now[name] != finished[name]} == downstream
+    kept = {name: value for name, value in loop.digests.items() if name.split("/")[0] not in downstream}
+    assert kept.items() <= digests(loop.folder).items()
+
+
+@pytest.mark.integration
+def test_ten_kills_of_the_parent_end_in_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(TINY)
+    whole = run(config, tmp_path / "whole")
+    assert whole.code == 0, whole.text
+    last = run_after_kills(config, tmp_path / "interrupted", 10, whole.seconds)
+    assert last.code == 0, last.text
+    assert orphans(tmp_path / "interrupted", patience_seconds=5) == []
+    assert digests(tmp_path / "interrupted") == digests(tmp_path / "whole")
+
+
+def test_an_empty_folder_as_archive_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    config = tmp_path / "run.yaml"
+    config.write_text(f"ingest: {{source: {{kind: folder, path: {tmp_path / 'empty'}}}}}\n")
+    done = run(config, tmp_path / "run")
+    assert done.code == ArchiveError.exit_code, done.text
+    errors = [line for line in done.text.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "ArchiveError (catalog)" in errors[0]
+    assert "Traceback" not in done.text
+    assert not (tmp_path / "run" / "catalog").exists()
+
+
+def test_a_config_with_three_mistakes_is_one_error_that_lists_them(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("ingest: {source: {kind: synthetic}}\ntriage: {k_max: two, k: 1}\nembed: {batch_size: 0}\n")
+    done = run(config, tmp_path / "run")
+    assert done.code == ConfigError.exit_code
+    assert done.text.count("error: ") == 1
+    for path in ("triage.k_max", "triage.k:", "embed.batch_size"):
+        assert path in done.text
+    assert not (tmp_path / "run").exists()
