@@ -1,6 +1,7 @@
 """MLflow: every promotion decision is a run, every decided model a version; aliases name champion and challenger."""
 
 import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 KEY_TAG = "scanloop.key"
+NO_CHAMPION = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow answers where the model, or the alias, is not there."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,31 @@ class Registry:
         location = artifacts.absolute().as_uri() if artifacts else None
         self._experiment = experiment.experiment_id if experiment else self._client.create_experiment(name, location)
 
+    @classmethod
+    def local(cls, folder: Path, name: str) -> "Registry":
+        """Registry in a folder: `mlflow.db` beside `mlartifacts`.
+
+        MLflow makes its tables in many transactions, and cannot go on with a database whose making was cut short; so it
+        is made under another name first.
+        """
+        database = folder / "mlflow.db"
+        if not database.exists():
+            for stale in folder.glob(".mlflow.*.db"):
+                stale.unlink()
+            unfinished = folder / f".mlflow.{uuid.uuid4().hex}.db"
+            cls(f"sqlite:///{unfinished}", name, folder / "mlartifacts")
+            unfinished.replace(database)
+        return cls(f"sqlite:///{database}", name, folder / "mlartifacts")
+
     def champion(self, other_than: str) -> Any | None:
         """Model version under the champion's alias; None without one, or when it is the one made under this key."""
         from mlflow.exceptions import MlflowException
 
         try:
             version = self._client.get_model_version_by_alias(self._name, CHAMPION)
-        except MlflowException:
+        except MlflowException as error:
+            if error.error_code not in NO_CHAMPION:
+                raise  # a registry that cannot be asked is not one without a champion
             return None
         return None if version.tags.get(KEY_TAG) == other_than else version
 

@@ -44,10 +44,10 @@ def promote(config: PromoteConfig, *, catalog: Path, bundle: Path, evaluation: P
     """
     manifest = read_table(catalog, "manifest")
     assert_no_leakage(manifest)
-    run_folder = output.parent
-    local = None if config.tracking_uri else run_folder / "mlartifacts"
-    uri = config.tracking_uri or f"sqlite:///{run_folder / 'mlflow.db'}"
-    registry = Registry(uri, config.model_name, local)
+    if config.tracking_uri:
+        registry = Registry(config.tracking_uri, config.model_name)
+    else:
+        registry = Registry.local(output.parent, config.model_name)
     metrics, key = read_json(evaluation / "metrics.json"), read_key(evaluation)
     decided = scratch(output) / "promotion.json"
     if not decided.exists():  # a killed attempt decided already, and may have moved the champion's alias
