@@ -31,9 +31,7 @@ _LEARNT = ("catalog", "encoder", "embeddings", "labels")
 PLANS: Mapping[str, tuple[str, Section, tuple[str, ...]]] = {
     "catalog": (
         "ingest",
-        IngestConfig(
-            seed=3, source=SOURCE, positive_class="lesion", short_side_px=32, shard_slices=50, test_share=0.2
-        ),
+        IngestConfig(seed=3, source=SOURCE, positive_class="lesion", short_side_px=32, shard_slices=50, test_share=0.2),
         (),
     ),
     "encoder": ("pretrain", PretrainConfig(seed=3, input_px=32, epochs=1, batch_size=32), ("catalog",)),

@@ -60,7 +60,7 @@ def run_after_kills(config: Path, output: Path, kills: int, longest: float) -> D
         kills: Runs that are killed.
         longest: Seconds after the start before which the kill comes.
     """
-    instants = random.Random(20260101)
+    instants = random.Random(463)
     for _ in range(kills):
         parent = subprocess.Popen(
             command(config, output), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -188,7 +188,7 @@ def test_a_rename_that_fails_is_repaired_by_the_next_call_without_running_the_bo
 
 def test_a_kill_before_any_file_operation_ends_in_the_same_bytes(tmp_path: Path) -> None:
     command = [sys.executable, toy_step.__file__, "sweep", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 20
 

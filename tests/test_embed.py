@@ -162,9 +162,7 @@ def test_a_run_killed_in_its_second_shard_continues_there_and_ends_in_the_same_b
     assert contents(tmp_path / "embeddings") == contents(chain["embeddings"])
 
 
-def test_a_grown_archive_embeds_its_new_shards_only(
-    chain: Chain, tmp_path: Path, embedded_slices: list[int]
-) -> None:
+def test_a_grown_archive_embeds_its_new_shards_only(chain: Chain, tmp_path: Path, embedded_slices: list[int]) -> None:
     """The same cohort with and without its last slices: whole shards stay as they are, the last one changes."""
     for name, keep in (("first", 100), ("grown", 140)):
         source = tmp_path / f"source-{name}"

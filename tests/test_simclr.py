@@ -9,8 +9,8 @@ import pytest
 import torch
 from chain import Chain
 
-from scanloop.artifacts import read_json
 from scanloop.archive.readers.phantom import Heads, draw_slices
+from scanloop.artifacts import read_json
 from scanloop.config import PretrainConfig
 from scanloop.embedding.encoders import Encoder, new_encoder
 from scanloop.embedding.preprocess import Preprocess

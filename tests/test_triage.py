@@ -102,13 +102,13 @@ def test_clusters_that_are_the_labels_follow_them() -> None:
 def test_clusters_that_know_nothing_of_the_labels_are_said_to() -> None:
     draw = np.random.default_rng(0)
     passed = 0
-    for trial in range(40):
+    for trial in range(12):
         clusters, labels = draw.integers(0, 3, 50), draw.integers(0, 2, 50)
         found = agreement(clusters, labels, seed=trial)
         assert found.ari == pytest.approx(adjusted_rand_score(clusters, labels))
         assert found.nmi == pytest.approx(normalized_mutual_info_score(clusters, labels))
         passed += "show no relation" in found.verdict
-    assert passed >= 33  # 95 of 100 in the long run
+    assert passed >= 9  # 95 of 100 in the long run
 
 
 def test_too_few_labels_give_no_figure_and_say_so() -> None:

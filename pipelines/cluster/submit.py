@@ -49,11 +49,14 @@ def submit(request: Request, target: Target) -> str:
     """Start a run on the server; its URL comes back.
 
     Raises:
-        SubmissionError: The server cannot be reached, or refuses.
+        SubmissionError: The server cannot be reached, or refuses; or the token cannot be read.
     """
     from kfp import client
 
-    token = target.token_file.read_text().strip() if target.token_file else None
+    try:
+        token = target.token_file.read_text().strip() if target.token_file else None
+    except OSError as error:
+        raise SubmissionError(f"{target.token_file}: the token cannot be read: {error.strerror}") from error
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{request.pipeline}.yaml"
         path.write_text(package(request.pipeline, target.image))

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from yaml import YAMLError
@@ -51,9 +51,7 @@ class NpzSource(Section):
 
     kind: Literal["npz"] = "npz"
     path: str = Field(description=".npz with {train,val,test}_{images,labels}")
-    class_names: tuple[str, ...] = Field(
-        (), description="Names of classes 0, 1, ...; the numbers themselves when empty"
-    )
+    class_names: tuple[str, ...] = Field((), description="Names of classes 0, 1, ...; their numbers when empty")
     labelled: int = Field(100, ge=2, description="Labels kept in the training part; the others are hidden")
 
 
@@ -142,9 +140,7 @@ class AcquireConfig(Section):
     budget_eur: float = Field(30.0, ge=0)
     price_per_label_eur: Positive = Field(0.55, description="One reading with its share of quality assurance")
     max_labels: int = Field(3000, ge=0)
-    candidates_per_label: int = Field(
-        8, ge=1, description="Most uncertain slices per label, among which diversity picks"
-    )
+    candidates_per_label: int = Field(8, ge=1, description="Most uncertain slices a label; diversity picks among them")
 
 
 class OracleConfig(Section):
@@ -265,14 +261,15 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
         ConfigError: The file is missing, is not YAML, or holds faults; the message lists all of them.
     """
     try:
-        tree = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-        values = OmegaConf.to_container(tree, resolve=True)
+        loaded = OmegaConf.load(path)
+        if not isinstance(loaded, DictConfig):
+            raise ConfigError(f"{path}: the top level must be a mapping of sections, for example 'ingest: ...'")
+        tree = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
+        values: Any = OmegaConf.to_container(tree, resolve=True)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; the examples are in configs/") from error
     except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
         raise ConfigError(f"{path}: not a readable configuration: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: the top level must be a mapping of sections, for example 'ingest: ...'")
     try:
         return RunConfig.model_validate(_with_seeds(values))
     except ValidationError as error:
@@ -292,9 +289,12 @@ def _with_seeds(values: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _explain(path: Path, error: ValidationError) -> str:
+    found = error.errors(include_url=False)
+    inherited = [fault["input"] for fault in found if fault["loc"] == ("seed",)]  # each section has it: said once
     faults = [
         f"  {'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
         + ("" if isinstance(fault["input"], dict) else f" (given: {fault['input']!r})")
-        for fault in error.errors(include_url=False)
+        for fault in found
+        if len(fault["loc"]) == 1 or fault["loc"][-1] != "seed" or fault["input"] not in inherited
     ]
     return f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}\n" + "\n".join(faults)

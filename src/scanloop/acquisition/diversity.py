@@ -1,6 +1,7 @@
 """Images that differ from each other and from what is labelled already."""
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from scanloop.types import Float, Groups, Labels
 
@@ -22,7 +23,7 @@ def k_center_greedy(points: Float, covered: Float, groups: Groups, count: int) -
     nearest = np.full(len(points), np.inf)
     for block in np.array_split(covered, max(1, len(covered) // 256)):
         if len(block):
-            nearest = np.minimum(nearest, np.linalg.norm(points[:, None] - block[None], axis=2).min(axis=1))
+            nearest = np.minimum(nearest, cdist(points, block).min(axis=1))
     if np.isinf(nearest).all() and len(points):
         nearest = np.linalg.norm(points - points.mean(axis=0), axis=1)  # nothing covered: begin far from the middle
     free = np.ones(len(points), dtype=bool)

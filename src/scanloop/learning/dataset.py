@@ -94,15 +94,19 @@ def pool_rows(manifest: pd.DataFrame, known: Known, embeddings: Embeddings) -> P
     return Pool(ids, embeddings.of(ids.tolist()), rows["group_id"].to_numpy(dtype=object))
 
 
-def require_classes(known: Known, classes: Sequence[str]) -> None:
-    """Return if every class has two labelled groups, the least that can be learnt from and checked.
+LEAST_GROUPS, LEAST_GROUPS_TRIED = 2, 3
+"""Groups of each class that a head needs to tune itself, and that a trial needs, whose folds tune heads on a part."""
+
+
+def require_classes(known: Known, classes: Sequence[str], least: int = LEAST_GROUPS) -> None:
+    """Return if every class has so many labelled groups, the least that can be learnt from and checked.
 
     Raises:
         TooFewLabelsError: A class has fewer; the message names it.
     """
     for index, name in enumerate(classes):
         count = len(np.unique(known.groups[known.labels == index]))
-        if count < 2:
+        if count < least:
             raise TooFewLabelsError(
-                f"class {name!r} has {count} labelled group(s) in the training part; label at least 2"
+                f"class {name!r} has {count} labelled group(s) in the training part; label at least {least}"
             )

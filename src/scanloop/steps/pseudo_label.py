@@ -12,7 +12,7 @@ from scanloop.build import step
 from scanloop.calibration.scaling import probabilities_of
 from scanloop.config import PseudoLabelConfig
 from scanloop.embedding.cache import Embeddings, read_embeddings
-from scanloop.learning.dataset import Known, Pool, known_rows, pool_rows, require_classes
+from scanloop.learning.dataset import LEAST_GROUPS_TRIED, Known, Pool, known_rows, pool_rows, require_classes
 from scanloop.learning.gate import Verdict, judge
 from scanloop.learning.heads import TunedHead, tune_head
 from scanloop.learning.neighbours import anomaly
@@ -48,14 +48,14 @@ def pseudo_label(
         output: Directory for the pseudo-labels.
 
     Raises:
-        TooFewLabelsError: A class has fewer than two labelled groups.
+        TooFewLabelsError: A class has fewer than three labelled groups.
         LeakageError: A group crosses the splits.
     """
     manifest, vectors = read_table(catalog, "manifest"), read_embeddings(embeddings)
     facts = read_json(catalog / "catalog.json")
     classes = facts["classes"]
     known = known_rows(manifest, read_table(labels, "labels.parquet"), classes, vectors, "train")
-    require_classes(known, classes)
+    require_classes(known, classes, LEAST_GROUPS_TRIED)
     pool = pool_rows(manifest, known, vectors)
     tuned = tune_head(known, len(classes), config.cross_validation.folds, config.seed)
     proposal = propose(tuned, known, pool, len(classes), config)

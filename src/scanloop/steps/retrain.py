@@ -22,7 +22,7 @@ from scanloop.embedding.encoders import Encoder, read_encoder
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.evaluation.comparison import Holdout, metric_intervals
 from scanloop.evaluation.intervals import Resampling
-from scanloop.learning.dataset import Known, Pool, known_rows, require_classes
+from scanloop.learning.dataset import LEAST_GROUPS_TRIED, Known, Pool, known_rows, require_classes
 from scanloop.learning.finetune import frozen_maps
 from scanloop.learning.two_stage import Material, Trained, train
 from scanloop.provenance import digest
@@ -71,7 +71,7 @@ def retrain(
         output: Directory for the bundle.
 
     Raises:
-        TooFewLabelsError: A class has fewer than two labelled groups.
+        TooFewLabelsError: A class has fewer than three labelled groups.
         LeakageError: A group crosses the splits.
     """
     net, preprocess = read_encoder(encoder)
@@ -79,7 +79,7 @@ def retrain(
     facts = read_json(catalog / "catalog.json")
     bought = read_table(labels, "labels.parquet")
     known = known_rows(manifest, bought, facts["classes"], vectors, "train")
-    require_classes(known, facts["classes"])
+    require_classes(known, facts["classes"], LEAST_GROUPS_TRIED)
     pool, promoted, rule = _promoted(pseudo_labels, manifest, vectors, facts["classes"], config)
     loader = _Loader(catalog, manifest, net, preprocess)
     maps = [loader.maps(ids) if config.finetune_epochs else torch.empty(0) for ids in (known.slice_ids, pool.slice_ids)]

@@ -1,0 +1,142 @@
+"""The linear head: scikit-learn's probabilities from plain weights, tuned by groups that it never saw."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from learning_data import new_known, new_pool
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from scanloop.calibration.scaling import probabilities_of
+from scanloop.errors import TooFewLabelsError
+from scanloop.learning.cross_validation import group_folds
+from scanloop.learning.heads import REGULARISATION, fit_head, tune_head
+from scanloop.learning.neighbours import anomaly, neighbour_vote
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_heads_probabilities_are_those_of_scikit_learn_on_standardised_features(classes: int, weighted: bool) -> None:
+    known, pool = new_known(classes=classes), new_pool()
+    vectors = known.vectors.astype(np.float64) * np.array([1, 10, 0.1, 1, 1, 3]) + 7
+    weights = np.linspace(0.2, 1, len(vectors)) if weighted else None
+    head = fit_head(vectors, known.labels, classes, 0.1, weights)
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+    pipeline.fit(vectors, known.labels, logisticregression__sample_weight=weights)
+    queries = pool.vectors.astype(np.float64)
+    np.testing.assert_allclose(probabilities_of(head.logits(queries)), pipeline.predict_proba(queries), atol=1e-9)
+
+
+def test_a_feature_that_never_varies_changes_nothing() -> None:
+    known = new_known()
+    wider = np.concatenate([known.vectors, np.full((60, 1), 3, np.float16)], axis=1)
+    head, same = (fit_head(vectors, known.labels, 2, 0.1) for vectors in (wider, known.vectors))
+    np.testing.assert_allclose(head.logits(wider), same.logits(known.vectors), atol=1e-9)
+    assert np.isfinite(head.weights).all()
+
+
+def test_permuting_rows_permutes_logits_and_permuted_training_rows_give_the_same_head() -> None:
+    known = new_known(n=40)
+    head = fit_head(known.vectors, known.labels, 2, 0.1)
+    order = np.random.default_rng(0).permutation(40)
+    np.testing.assert_allclose(head.logits(known.vectors[order]), head.logits(known.vectors)[order], atol=1e-12)
+    other = fit_head(known.vectors[order], known.labels[order], 2, 0.1)
+    np.testing.assert_allclose(other.weights, head.weights, atol=1e-3)
+
+
+def test_out_of_fold_logits_come_from_heads_that_never_saw_the_group() -> None:
+    known = new_known(n=30, bought=6)
+    tuned = tune_head(known, 2, 3, seed=5)
+    for cut in group_folds(known.labels, known.groups, 3, 1, 5):
+        seen = ~np.isin(known.groups, known.groups[cut.test])
+        expected = fit_head(known.vectors[seen], known.labels[seen], 2, tuned.c).logits(known.vectors[cut.test])
+        np.testing.assert_allclose(tuned.out_of_fold[cut.test], expected, atol=1e-9)
+
+
+def test_a_head_that_could_know_each_group_by_heart_knows_nothing_out_of_fold() -> None:
+    known = new_known(n=40)
+    identity = (known.groups[:, None] == np.unique(known.groups)).astype(np.float16)
+    tuned = tune_head(replace(known, vectors=identity), 2, 4, seed=0)
+    assert (tuned.head.logits(identity).argmax(axis=1) == known.labels).all()
+    for cut in group_folds(known.labels, known.groups, 4, 1, 0):
+        assert np.ptp(tuned.out_of_fold[cut.test], axis=0).max() < 1e-9  # a group unseen is like any other
+
+
+def honest_temperature(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Temperature and log-loss, by another route: the inverse temperature, plainly bounded."""
+
+    def loss(inverse: float) -> float:
+        return -log_softmax(logits * inverse, axis=1)[np.arange(len(labels)), labels].mean()
+
+    result = minimize_scalar(loss, bounds=(0.018, 55), method="bounded", options={"xatol": 1e-8})
+    return 1 / result.x, result.fun
+
+
+def with_wrong_answers(seed: int = 0) -> tuple:
+    """Thirty of ninety rows were bought, and half of their labels are wrong."""
+    known = new_known(n=90, bought=30, seed=seed)
+    labels = known.labels.copy()
+    labels[60::2] = 1 - labels[60::2]
+    return replace(known, labels=labels)
+
+
+def test_the_temperature_comes_from_the_drawn_rows_alone() -> None:
+    known = with_wrong_answers()
+    tuned = tune_head(known, 2, 5, seed=0)
+    drawn = known.drawn
+    expected, _ = honest_temperature(tuned.out_of_fold[drawn], known.labels[drawn])
+    with_bought, _ = honest_temperature(tuned.out_of_fold, known.labels)
+    assert tuned.temperature == pytest.approx(expected, rel=1e-3)
+    assert abs(with_bought / expected - 1) > 0.05  # the comparison means something
+
+
+def test_the_penalty_is_the_one_with_the_smallest_out_of_fold_loss_on_the_drawn_rows() -> None:
+    known = with_wrong_answers(seed=3)
+    tuned, drawn = tune_head(known, 2, 5, seed=0), known.drawn
+    losses = {}
+    for c in REGULARISATION:
+        logits = np.empty((90, 2))
+        for cut in group_folds(known.labels, known.groups, 5, 1, 0):
+            logits[cut.test] = fit_head(known.vectors[cut.train], known.labels[cut.train], 2, c).logits(
+                known.vectors[cut.test]
+            )
+        losses[c] = honest_temperature(logits[drawn], known.labels[drawn])[1]
+    assert tuned.c == min(losses, key=lambda c: losses[c])
+
+
+def test_tuned_probabilities_are_tempered_and_the_same_twice() -> None:
+    known, pool = new_known(), new_pool()
+    tuned, again = tune_head(known, 2, 5, seed=0), tune_head(known, 2, 5, seed=0)
+    expected = softmax(tuned.head.logits(pool.vectors) / tuned.temperature, axis=1)
+    np.testing.assert_allclose(tuned.probabilities(pool.vectors), expected, atol=1e-12)
+    np.testing.assert_array_equal(tuned.head.weights, again.head.weights)
+    assert tuned.temperature == again.temperature
+
+
+def test_one_group_of_a_class_is_too_few() -> None:
+    known = new_known(n=20)
+    with pytest.raises(TooFewLabelsError, match="label more"):
+        tune_head(replace(known, labels=(known.groups == "g0003").astype(np.int64)), 2, 5, seed=0)
+
+
+def test_neighbours_vote_as_a_plain_count_of_angles_says() -> None:
+    known, pool = new_known(n=31, classes=3), new_pool(n=40)
+    labels, shares = neighbour_vote(known.vectors, known.labels, pool.vectors, 7, 3)
+    base, queries = known.vectors.astype(np.float64), pool.vectors.astype(np.float64)
+    far = anomaly(known.vectors, pool.vectors)
+    for query, label, share, distance in zip(queries, labels, shares, far, strict=True):
+        cosines = base @ query / np.linalg.norm(base, axis=1) / np.linalg.norm(query)
+        votes = np.bincount(known.labels[np.argsort(-cosines)[:7]], minlength=3)
+        assert (label, share) == (votes.argmax(), votes.max() / 7)
+        assert distance == pytest.approx(1 - cosines.max(), abs=1e-9)
+
+
+def test_fewer_labelled_images_than_neighbours_all_vote_and_a_tie_goes_to_the_lower_class() -> None:
+    base = np.array([[1.0, 0], [0, 1], [1, 1], [-1, 1]])
+    labels, shares = neighbour_vote(base, np.array([1, 0, 1, 0]), np.array([[1.0, 0.5]]), 11, 2)
+    assert (labels.tolist(), shares.tolist()) == ([0], [0.5])
+    assert anomaly(base, np.empty((0, 2))).shape == (0,)

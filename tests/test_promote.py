@@ -1,0 +1,184 @@
+"""Promote: a decision on bounds, carried out once in a real MLflow registry, whatever dies in between."""
+
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from chain import PLANS, Chain
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from scanloop.artifacts import read_json, read_table, write_json, write_table
+from scanloop.config import PromoteConfig
+from scanloop.errors import LeakageError
+from scanloop.steps.promote import promote
+from scanloop.tracking import KEY_TAG, Registry
+
+EASY = PromoteConfig(min_f1=0.0, margin=0.02, min_groups=5)
+_names = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run folder, one database; each test has a registered model of its own."""
+    return tmp_path_factory.mktemp("promote")
+
+
+@pytest.fixture
+def name() -> str:
+    return f"model-{next(_names)}"
+
+
+def client(folder: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}", f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def versions(folder: Path, name: str) -> list[Any]:
+    return client(folder).search_model_versions(f"name = '{name}'")
+
+
+def alias_key(folder: Path, name: str, alias: str) -> str:
+    return client(folder).get_model_version_by_alias(name, alias).tags[KEY_TAG]
+
+
+def new_evaluation(chain: Chain, folder: Path, key: str, wrong: int) -> Path:
+    """The chain's evaluation with predictions of its hold-out that are wrong for some rows, under a key of its own."""
+    copy = shutil.copytree(chain["evaluation"], folder / f"evaluation-{key}", dirs_exist_ok=True)
+    table = read_table(copy, "predictions.parquet")
+    held_out = table.index[(table["split"] == "test") & table["given_label"].notna()]
+    truth = (table.loc[held_out, "given_label"] == "normal").to_numpy().astype(int)
+    truth[:wrong] = 1 - truth[:wrong]
+    said = pd.Series(list(np.eye(2)[truth] * 0.8 + 0.1), index=held_out)
+    table["probabilities"] = table["probabilities"].where(~table.index.isin(held_out), said)
+    write_table(copy, "predictions.parquet", table)
+    metrics = read_json(copy / "metrics.json") | {"deployed_arm": "supervised"}
+    write_json(copy / "metrics.json", metrics)
+    write_json(copy / "artifact.json", read_json(copy / "artifact.json") | {"key": key})
+    return copy
+
+
+def decide(chain: Chain, folder: Path, config: PromoteConfig, evaluation: Path, output: str) -> Any:
+    inputs = chain.inputs("catalog", "bundle")
+    return promote(config, **inputs, evaluation=evaluation, output=folder / output)
+
+
+def test_below_a_hundred_groups_it_refuses_says_how_many_are_missing_and_registers_a_challenger(
+    chain: Chain, folder: Path, name: str
+) -> None:
+    config = PLANS["promotion"][1].model_copy(update={"model_name": name})
+    summary = decide(chain, folder, config, chain["evaluation"], f"{name}-promotion")
+    assert (summary.decision, summary.alias) == ("refused", "challenger")
+    assert "12 independent groups, 88 fewer than the 100 that a decision needs" in summary.reason
+    key = read_json(chain["evaluation"] / "artifact.json")["key"]
+    assert alias_key(folder, name, "challenger") == key
+    with pytest.raises(MlflowException):
+        alias_key(folder, name, "champion")
+    decision = read_json(folder / f"{name}-promotion" / "promotion.json")
+    assert (decision["decision"], decision["had_champion"]) == ("refused", False)
+    assert [check["name"] for check in decision["checks"]][:2] == ["hold-out groups", "macro-F1"]
+
+
+def test_when_every_bound_holds_it_promotes_and_the_registry_holds_bundle_and_evaluation(
+    chain: Chain, folder: Path, name: str
+) -> None:
+    evaluation = new_evaluation(chain, folder, f"{name}-a", wrong=1)
+    config = EASY.model_copy(update={"model_name": name})
+    summary = decide(chain, folder, config, evaluation, f"{name}-promotion")
+    assert (summary.decision, summary.alias, summary.reason) == ("promoted", "champion", "every bound holds")
+    version = client(folder).get_model_version_by_alias(name, "champion")
+    run = client(folder).get_run(version.run_id)
+    low = read_json(evaluation / "metrics.json")["arms"]["supervised"]["macro_f1"]["low"]
+    assert run.data.metrics["macro_f1_low"] == pytest.approx(low)
+    assert run.data.params["decision"] == "promoted"
+    fetched = client(folder).download_artifacts(version.run_id, "bundle", str(folder))
+    assert (Path(fetched) / "bundle.json").read_bytes() == (chain["bundle"] / "bundle.json").read_bytes()
+
+
+def test_a_second_model_is_held_against_the_champion_paired_and_refused_when_worse(
+    chain: Chain, folder: Path, name: str
+) -> None:
+    config = EASY.model_copy(update={"model_name": name})
+    first, worse, equal = (
+        new_evaluation(chain, folder, f"{name}-{mark}", wrong) for mark, wrong in (("a", 2), ("b", 14), ("c", 2))
+    )
+    assert decide(chain, folder, config, first, f"{name}-1").decision == "promoted"
+    summary = decide(chain, folder, config, worse, f"{name}-2")
+    assert (summary.decision, summary.alias) == ("refused", "challenger")
+    assert "against the champion, macro-F1 changes by -" in summary.reason
+    assert alias_key(folder, name, "champion") == f"{name}-a"
+    assert alias_key(folder, name, "challenger") == f"{name}-b"
+    assert decide(chain, folder, config, equal, f"{name}-3").decision == "promoted"
+    assert alias_key(folder, name, "champion") == f"{name}-c"
+    decision = read_json(folder / f"{name}-3" / "promotion.json")
+    assert decision["had_champion"] is True
+    assert decision["checks"][-1]["value"] == 0  # the same predictions, the same mistakes: no difference at all
+
+
+def test_done_again_under_the_same_key_it_adds_no_version(chain: Chain, folder: Path, name: str) -> None:
+    evaluation = new_evaluation(chain, folder, f"{name}-a", wrong=1)
+    config = EASY.model_copy(update={"model_name": name})
+    first = decide(chain, folder, config, evaluation, f"{name}-promotion")
+    payload = (folder / f"{name}-promotion" / "promotion.json").read_bytes()
+    assert decide(chain, folder, config, evaluation, f"{name}-promotion") == first  # found
+    shutil.rmtree(folder / f"{name}-promotion")
+    assert decide(chain, folder, config, evaluation, f"{name}-promotion") == first  # made again
+    assert (folder / f"{name}-promotion" / "promotion.json").read_bytes() == payload
+    assert len(versions(folder, name)) == 1
+
+
+@pytest.mark.parametrize("wrong", [1, 14])
+def test_killed_between_registering_and_committing_it_ends_in_the_same_decision(
+    wrong: int, chain: Chain, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Undisturbed and killed promotions of the same two models, each in a registry of its own."""
+    payloads = []
+    for run, killed in (("whole", False), ("killed", True)):
+        config = EASY.model_copy(update={"model_name": f"{name}-{run}"})
+        champion = new_evaluation(chain, folder, f"{name}-{run}-a", wrong=3)
+        evaluation = new_evaluation(chain, folder, f"{name}-{run}-b", wrong=wrong)
+        decide(chain, folder, config, champion, f"{name}-{run}-1")
+        if killed:
+            register = Registry.register
+
+            def dies(self: Registry, *rest: Any, register: Any = register) -> None:
+                register(self, *rest)
+                raise KeyboardInterrupt
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Registry, "register", dies)
+                with pytest.raises(KeyboardInterrupt):
+                    decide(chain, folder, config, evaluation, f"{name}-{run}-2")
+            assert not (folder / f"{name}-{run}-2").exists()
+        decide(chain, folder, config, evaluation, f"{name}-{run}-2")
+        payloads.append((folder / f"{name}-{run}-2" / "promotion.json").read_text().replace(f"{name}-{run}", name))
+        assert len(versions(folder, f"{name}-{run}")) == 2
+    assert payloads[0] == payloads[1]
+    assert ('"decision": "promoted"' in payloads[0]) == (wrong == 1)
+
+
+def test_a_registry_that_cannot_be_asked_is_not_one_without_a_champion(
+    chain: Chain, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = new_evaluation(chain, folder, f"{name}-a", wrong=1)
+
+    def down(*_: Any) -> None:
+        raise MlflowException("the server is down")
+
+    monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", down)
+    with pytest.raises(MlflowException, match="down"):
+        decide(chain, folder, EASY.model_copy(update={"model_name": name}), evaluation, f"{name}-promotion")
+    assert not versions(folder, name)
+
+
+def test_a_group_across_the_splits_is_refused(chain: Chain, folder: Path, name: str) -> None:
+    catalog = shutil.copytree(chain["catalog"], folder / f"{name}-catalog")
+    manifest = read_table(catalog, "manifest")
+    leaking = manifest.assign(group_id=manifest["group_id"].where(manifest.index > 0, manifest["group_id"].iloc[-1]))
+    leaking.loc[0, "split"], leaking.loc[len(leaking) - 1, "split"] = "train", "test"
+    write_table(catalog, "manifest", leaking)
+    with pytest.raises(LeakageError):
+        promote(EASY, catalog=catalog, **chain.inputs("bundle", "evaluation"), output=folder / f"{name}-promotion")
