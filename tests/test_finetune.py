@@ -17,7 +17,7 @@ from scanloop.learning.cross_validation import cross_fitted, group_folds
 from scanloop.learning.dataset import Known, Pool
 from scanloop.learning.finetune import Classifier, Maps, finetune, frozen_maps, tail_logits
 from scanloop.learning.heads import Head, tune_head
-from scanloop.learning.two_stage import Material, Trained, train
+from scanloop.learning.two_stage import Material, Pseudo, Trained, train
 
 CONFIG = RetrainConfig(seed=1, finetune_epochs=2, batch_size=8, cross_validation=PLAN)
 FROZEN = CONFIG.model_copy(update={"finetune_epochs": 0})
@@ -149,7 +149,7 @@ def material(bought: int = 0, pool: int = 0, n: int = 36) -> Material:
     like = new_known(n=max(pool, 1), d=256, seed=5)
     groups = np.array([f"g{row:04d}" for row in range(pool)], dtype=object)  # the pool shares the labelled groups
     rows = Pool(np.array([f"u{row}" for row in range(pool)], dtype=object), like.vectors[:pool], groups)
-    promoted = like.labels[:pool] if pool else NONE
+    promoted = Pseudo(np.arange(pool), like.labels[:pool] if pool else NONE)
     pool_numbers = 1000 + torch.arange(pool).view(-1, 1, 1, 1).expand(pool, 64, 4, 4).half()
     return Material(known, numbers, rows, pool_numbers, promoted, RULE if pool else None, 2)
 

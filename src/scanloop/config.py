@@ -178,7 +178,7 @@ class RetrainConfig(Section):
     head_learning_rate: Positive = 1e-3
     weight_decay: float = Field(1e-4, ge=0)
     batch_size: int = Field(32, ge=2)
-    max_pseudo_labels: int = Field(2000, ge=1, description="Promoted images trained on, at most, drawn by seed")
+    max_pool_slices: int = Field(2000, ge=1, description="Pool images considered, promoted or not; drawn by seed")
     cross_validation: CrossValidation = CrossValidation()
 
 

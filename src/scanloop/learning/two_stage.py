@@ -38,9 +38,10 @@ class Material:
     Attributes:
         known: Labelled rows.
         known_maps: float16 (n, c, s, s), their frozen feature maps.
-        pool: Pool rows that the promoted pseudo-labels stand on; empty without any.
+        pool: Unlabelled rows, drawn without a look at their pseudo-labels, so that each fold can judge them anew
+            without what the held-out labels chose; empty where none is promoted.
         pool_maps: float16 (m, c, s, s), theirs.
-        promoted: Class index of each pool row, (m,).
+        promoted: Rows of the pool that were promoted, with their classes.
         rule: The rule that promoted them; None for supervised training.
         classes: Number of classes.
     """
@@ -49,7 +50,7 @@ class Material:
     known_maps: Tensor
     pool: Pool
     pool_maps: Tensor
-    promoted: Labels
+    promoted: Pseudo
     rule: PseudoLabelConfig | None
     classes: int
 
@@ -98,11 +99,11 @@ def train(encoder: Encoder, material: Material, config: RetrainConfig) -> Traine
     losses = {stage: _log_loss(values / temperatures[stage], truth) for stage, values in stacked.items()}
     best = min(stages, key=lambda stage: losses[stage])
     tuned = tune_head(known, material.classes, plan.folds, config.seed)
-    head = _head(tuned, material, np.arange(len(material.promoted)), material.promoted)
+    head = _head(tuned, material, material.promoted)
     model = Classifier(encoder, head)
     if best == "fine-tuned":
-        everything = Pseudo(np.arange(len(material.promoted)), material.promoted)
-        model = finetune(encoder, head, _maps(material, np.arange(len(known.labels)), everything), config, config.seed)
+        maps = _maps(material, np.arange(len(known.labels)), material.promoted)
+        model = finetune(encoder, head, maps, config, config.seed)
     out_of_fold = cross_fitted(logits[stages.index(best)], known.labels, cuts, drawn)[:, drawn]
     return Trained(model, best, temperatures[best], out_of_fold, cuts, losses)
 
@@ -113,7 +114,7 @@ def _fold(encoder: Encoder, material: Material, config: RetrainConfig, cut: Fold
     seed = config.seed + 1009 * cut.repeat + cut.number
     tuned = tune_head(train_rows, material.classes, config.cross_validation.folds, seed)
     pseudo = _pseudo_of_fold(tuned, train_rows, material, material.known.take(cut.test))
-    head = _head(tuned, material, pseudo.rows, pseudo.labels, train_rows)
+    head = _head(tuned, material, pseudo, train_rows)
     frozen = head.logits(material.known.vectors[cut.test])
     if not config.finetune_epochs:
         return frozen[None]
@@ -123,22 +124,22 @@ def _fold(encoder: Encoder, material: Material, config: RetrainConfig, cut: Fold
 
 def _pseudo_of_fold(tuned: TunedHead, train_rows: Known, material: Material, test_rows: Known) -> Pseudo:
     """Pseudo-labels as the fold's own head would give them, outside of the held-out groups."""
-    if material.rule is None or not len(material.promoted):
+    if material.rule is None:
         return Pseudo(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
     proposal = propose(tuned, train_rows, material.pool, material.classes, material.rule)
     keep = proposal.accepted & ~np.isin(material.pool.groups, test_rows.groups)
     return Pseudo(np.flatnonzero(keep), proposal.labels[keep])
 
 
-def _head(tuned: TunedHead, material: Material, rows: Labels, labels: Labels, known: Known | None = None) -> Head:
+def _head(tuned: TunedHead, material: Material, pseudo: Pseudo, known: Known | None = None) -> Head:
     """Head on the labelled rows and some pseudo-labelled ones; the tuned head itself without any."""
-    if not len(rows):
+    if not len(pseudo.rows):
         return tuned.head
     assert material.rule is not None
     known = known or material.known
-    vectors = np.concatenate([known.vectors, material.pool.vectors[rows]])
-    weights = np.concatenate([np.ones(len(known.labels)), np.full(len(rows), material.rule.weight)])
-    return fit_head(vectors, np.concatenate([known.labels, labels]), material.classes, tuned.c, weights)
+    vectors = np.concatenate([known.vectors, material.pool.vectors[pseudo.rows]])
+    weights = np.concatenate([np.ones(len(known.labels)), np.full(len(pseudo.rows), material.rule.weight)])
+    return fit_head(vectors, np.concatenate([known.labels, pseudo.labels]), material.classes, tuned.c, weights)
 
 
 def _maps(material: Material, known_rows: Labels, pseudo: Pseudo) -> Maps:

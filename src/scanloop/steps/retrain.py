@@ -24,7 +24,7 @@ from scanloop.evaluation.comparison import Holdout, metric_intervals
 from scanloop.evaluation.intervals import Resampling
 from scanloop.learning.dataset import LEAST_GROUPS_TRIED, Known, Pool, known_rows, require_classes
 from scanloop.learning.finetune import frozen_maps
-from scanloop.learning.two_stage import Material, Trained, train
+from scanloop.learning.two_stage import Material, Pseudo, Trained, train
 from scanloop.provenance import digest
 from scanloop.types import Image, Interval
 
@@ -91,7 +91,7 @@ def retrain(
     write_bundle(output, trained.model, _facts(trained, material, facts, preprocess, tuple(reference), metrics, config))
     f1 = metrics["macro_f1"]
     return RetrainSummary(
-        len(known.labels), len(promoted), trained.stage, trained.temperature, f1.value, f1.low, f1.high
+        len(known.labels), len(promoted.rows), trained.stage, trained.temperature, f1.value, f1.low, f1.high
     )
 
 
@@ -131,23 +131,20 @@ class _Loader:
 
 def _promoted(
     pseudo_labels: Path | None, manifest: pd.DataFrame, vectors: Embeddings, classes: list[str], config: RetrainConfig
-) -> tuple[Pool, Any, PseudoLabelConfig | None]:
-    """Promoted pool rows with their class indices and the rule behind them; at most `max_pseudo_labels`, by seed."""
-    ids: list[str] = []
-    names: dict[str, str] = {}
-    rule = None
+) -> tuple[Pool, Pseudo, PseudoLabelConfig | None]:
+    """A draw of at most `max_pool_slices` from the pool, those of it that are promoted, and the rule behind them."""
+    drawn, rule = pd.DataFrame({"slice_id": [], "label": [], "promoted": []}), None
     if pseudo_labels is not None:
-        table = read_table(pseudo_labels, "pseudo_labels.parquet")
-        chosen = table[table["promoted"]].drop_duplicates("slice_id")
-        if len(chosen) > config.max_pseudo_labels:
-            chosen = chosen.sample(config.max_pseudo_labels, random_state=config.seed).sort_index()
-        names = dict(zip(chosen["slice_id"], chosen["label"], strict=True))
-        ids = list(names)
-        rule = PseudoLabelConfig.model_validate(read_json(pseudo_labels / "certificate.json")["rule"])
-    group_of = manifest.set_index("slice_id")["group_id"]
-    groups = group_of.loc[ids].to_numpy(dtype=object)
-    labels = np.array([classes.index(names[slice_id]) for slice_id in ids], dtype=np.int64)
-    return Pool(np.array(ids, dtype=object), vectors.of(ids), groups), labels, rule if ids else None
+        table = read_table(pseudo_labels, "pseudo_labels.parquet").drop_duplicates("slice_id")
+        if table["promoted"].any():
+            pool = table[table["knn_label"].notna()]
+            drawn = pool.sample(min(len(pool), config.max_pool_slices), random_state=config.seed).sort_index()
+            rule = PseudoLabelConfig.model_validate(read_json(pseudo_labels / "certificate.json")["rule"])
+    ids = drawn["slice_id"].tolist()
+    groups = manifest.set_index("slice_id")["group_id"].loc[ids].to_numpy(dtype=object)
+    rows = np.flatnonzero(drawn["promoted"].to_numpy(dtype=bool))
+    labels = np.array([classes.index(name) for name in drawn["label"].iloc[rows]], dtype=np.int64)
+    return Pool(np.array(ids, dtype=object), vectors.of(ids), groups), Pseudo(rows, labels), rule
 
 
 def _metrics(known: Known, trained: Trained, config: RetrainConfig) -> dict[str, Interval]:
@@ -196,7 +193,7 @@ def _facts(
     )
     counts = {
         "labelled": _counts(known.labels, classes),
-        "pseudo_labelled": _counts(material.promoted, classes),
+        "pseudo_labelled": _counts(material.promoted.labels, classes),
     }
     name = trained.model.encoder.name
     return BundleFacts(
