@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from google.protobuf import json_format
 from kfp import local
 
 from pipelines.registry import PIPELINES, Request
-from scanloop.artifacts import read_json
+from scanloop.artifacts import read_json, write_bytes
 from scanloop.build import OWNER_VARIABLE
 from scanloop.errors import ScanloopError
+from scanloop.freshness import all_fresh
+from scanloop.provenance import digest
 
 STEP_LINE = re.compile(r"\[KFP Executor [^]]*\]: (?P<step>[a-z_]+): (?P<text>.*)")
 PROGRESS_LINE = re.compile(r"^\s*(?P<text>[a-z_: ]+:\s+\d+%\|.*)$")
@@ -34,7 +37,8 @@ class StepError(ScanloopError):
 def run_locally(request: Request, output: Path) -> None:
     """Run a pipeline so that one folder per artifact stands in `output`.
 
-    Steps whose artifact is there already, made by the same code from the same inputs, are found and not run again. The
+    Steps whose artifact is there already, made by the same code from the same inputs, are found and not run again;
+    where that holds for all of them, not even their processes are started. The
     whole log goes to `output/run.log`, one line a step to the terminal.
 
     Args:
@@ -45,6 +49,9 @@ def run_locally(request: Request, output: Path) -> None:
         StepError: A step failed; the message is its own.
     """
     output.mkdir(parents=True, exist_ok=True)
+    if nothing_changed(request, output):
+        print("every step was found in the cache: nothing changed since this run was made")
+        return
     os.environ[OWNER_VARIABLE] = str(os.getpid())  # the steps inherit it, and end when this process is killed
     for stale in output.glob(".*.error.json"):
         stale.unlink()
@@ -56,6 +63,32 @@ def run_locally(request: Request, output: Path) -> None:
                 PIPELINES[request.pipeline](**request.arguments)
         except RuntimeError as error:
             raise _reason(output, error) from error
+    _note_done(request, output)
+
+
+def nothing_changed(request: Request, output: Path) -> bool:
+    """Whether this very request was carried out in `output`, and every artifact there would come out the same again."""
+    try:
+        done = json.loads(_marker(request, output).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(done["request"] == _digest(request) and all_fresh(output, done["artifacts"]))
+
+
+def _note_done(request: Request, output: Path) -> None:
+    """Write down that a request was carried out, and which artifacts stand there since."""
+    artifacts = sorted(path.parent.name for path in output.glob("*/artifact.json"))
+    done = {"request": _digest(request), "artifacts": artifacts}
+    write_bytes(_marker(request, output), json.dumps(done).encode())
+
+
+def _marker(request: Request, output: Path) -> Path:
+    return output / f".{request.pipeline}.done.json"
+
+
+def _digest(request: Request) -> str:
+    graph = json_format.MessageToDict(PIPELINES[request.pipeline].pipeline_spec)
+    return digest([graph, request.arguments])
 
 
 def _reason(output: Path, error: RuntimeError) -> StepError:

@@ -86,8 +86,9 @@ def reruns(loop: Loop) -> Reruns:
 def test_the_same_command_again_finds_everything_and_changes_no_byte(loop: Loop, reruns: Reruns) -> None:
     assert reruns.again.code == 0, reruns.again.text
     assert stamps(loop.folder) == reruns.again_before
-    assert reruns.again.text.count("found in cache") == len(ARTIFACTS)
-    assert reruns.again.seconds < loop.first.seconds
+    assert "every step was found in the cache" in reruns.again.text
+    assert reruns.again.text.count("cached") >= len(ARTIFACTS)
+    assert reruns.again.seconds < loop.first.seconds / 2
 
 
 def test_a_changed_value_runs_exactly_the_steps_downstream(loop: Loop, reruns: Reruns) -> None:

@@ -105,9 +105,7 @@ def test_a_held_out_label_changes_no_byte_of_the_model(chain: Chain, tmp_path: P
     assert contents(tmp_path / "bundle") == contents(chain["baseline"])
 
 
-def test_no_more_of_the_pool_is_considered_than_configured_and_a_seed_draws_it(
-    chain: Chain, tmp_path: Path
-) -> None:
+def test_no_more_of_the_pool_is_considered_than_configured_and_a_seed_draws_it(chain: Chain, tmp_path: Path) -> None:
     config = PLANS["bundle"][1].model_copy(update={"max_pool_slices": 3, "finetune_epochs": 0})
     inputs = chain.inputs(*LEARNT, "pseudo_labels")
     first, again = (retrain(config, **inputs, output=tmp_path / name) for name in ("a", "b"))

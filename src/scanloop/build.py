@@ -66,11 +66,11 @@ def step(
             with _owned(), _errors_recorded(output), _locked(output):
                 record = _record(kind, name, function.__module__, config, inputs, sources(config))
                 partial = output.with_name(f".{output.name}.partial")
-                if _found(partial, record["key"]) is not None:  # an attempt was killed between its last write and this
+                if found(partial, record["key"]) is not None:  # an attempt was killed between its last write and this
                     _publish(partial, output)
-                if (found := _found(output, record["key"])) is not None:
+                if (summary_found := found(output, record["key"])) is not None:
                     logger.info("%s: found in cache", name)
-                    stored: S = summary_type(**found)
+                    stored: S = summary_type(**summary_found)
                     return stored
                 _prepare(partial, record["key"])
                 with _beating(partial):
@@ -125,7 +125,7 @@ def _record(
     return facts | {"key": digest(facts)}
 
 
-def _found(output: Path, key: str) -> dict[str, Any] | None:
+def found(output: Path, key: str) -> dict[str, Any] | None:
     """Summary of the artifact at `output` if it was made under this key and every file is there in its size."""
     try:
         record = read_json(output / RECORD)

@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ def code_digest(module: str) -> str:
             continue
         files.add(path)
         files.update(sibling for sibling in path.parent.iterdir() if sibling.suffix in {".yaml", ".j2", ".css", ".js"})
-        waiting.extend(_imports(path))
+        waiting.extend(_imports(path.read_text()))
     return digest([[str(path.relative_to(PACKAGE_ROOT)), file_digest(path)] for path in sorted(files)])
 
 
@@ -106,15 +105,18 @@ def _module_file(name: str) -> Path | None:
     return None
 
 
-def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+@cache
+def _imports(source: str) -> tuple[str, ...]:
+    """Modules of scanloop that a source text imports, with the packages above them."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         else:
             continue
-        for name in names:
-            parts = name.split(".")
+        for parts in (name.split(".") for name in names):
             if parts[0] == "scanloop":
-                yield from (".".join(parts[: depth + 1]) for depth in range(len(parts)))
+                found += [".".join(parts[: depth + 1]) for depth in range(len(parts))]
+    return tuple(found)
