@@ -9,6 +9,8 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/scanloop/__init__
 UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 export UV_FIND_LINKS
 export UV_LINK_MODE ?= copy
+# Hospitals' networks often bring certificates of their own: trust what the system trusts.
+export UV_SYSTEM_CERTS ?= true
 
 .PHONY: help setup demo run test check format compile bench integration image clean
 
@@ -21,7 +23,8 @@ setup: .venv/ready ## Make .venv with everything that development needs (seconds
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else "Python 3.11 or 3.12 is needed, this is %d.%d: make setup PYTHON=python3.11" % v)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all]' || \
+		$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all]'
 	@touch $@
 
 demo: setup ## Run the whole loop on synthetic slices, from install to report, in minutes
