@@ -9,7 +9,11 @@ import numpy.typing as npt
 from scanloop.types import Image
 
 Field = npt.NDArray[np.floating[Any]]
-"""float32 (n, s, s), or a shape that broadcasts to it."""
+"""(n, s, s), or a shape that broadcasts to it.
+
+float64: where two arrays happen to lie close together in memory, numpy takes another path that can change the last bit
+of a sine; in float32 that was once enough to change a grey value from one run to the next.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,15 @@ class _Draw:
 
     def patient(self, low: float, high: float, wobble: float = 0.0) -> Field:
         """One uniform value a patient, plus a small one a slice, (n, 1, 1)."""
-        own = self.generator.uniform(-wobble, wobble, self.count).astype(np.float32)
-        value: Field = self.generator.uniform(low, high, self.batch).astype(np.float32)[self.patients] + own
+        own = self.generator.uniform(-wobble, wobble, self.count).astype(np.float64)
+        value: Field = self.generator.uniform(low, high, self.batch).astype(np.float64)[self.patients] + own
         return value[:, None, None]
 
     def texture(self, cells: int, shared: float) -> Field:
         """Smooth noise of unit spread on a grid of cells; `shared` of its variance is common to a patient's slices."""
         own = self.generator.standard_normal((self.count, cells, cells), dtype=np.float32)
         common = self.generator.standard_normal((self.batch, cells, cells), dtype=np.float32)[self.patients]
-        grid = np.sqrt(np.float32(shared)) * common + np.sqrt(np.float32(1 - shared)) * own
+        grid = np.sqrt(shared) * common + np.sqrt(1 - shared) * own
         spread = _spread(cells, self.size_px)
         field: Field = spread @ grid @ spread.T
         return field
@@ -77,17 +81,17 @@ class _Draw:
         return field
 
 
-def _spread(cells: int, size_px: int) -> npt.NDArray[np.float32]:
+def _spread(cells: int, size_px: int) -> npt.NDArray[np.float64]:
     """Matrix (size_px, cells) that interpolates smoothly between cell centres, rows of unit length."""
     position = np.linspace(0, cells - 1, size_px)[:, None] - np.arange(cells)[None]
     weights = np.exp(-0.5 * (position / 0.6) ** 2)
-    rows: npt.NDArray[np.float32] = (weights / np.linalg.norm(weights, axis=1, keepdims=True)).astype(np.float32)
+    rows: npt.NDArray[np.float64] = (weights / np.linalg.norm(weights, axis=1, keepdims=True)).astype(np.float64)
     return rows
 
 
 def _head_coordinates(draw: _Draw) -> tuple[Field, Field]:
     """Coordinates in the head's own frame: the scalp lies at distance 1 from the origin; gently warped."""
-    axis = np.linspace(-1, 1, draw.size_px, dtype=np.float32)
+    axis = np.linspace(-1, 1, draw.size_px)
     x = axis[None, None, :] - draw.patient(-0.08, 0.08, 0.01)
     y = axis[None, :, None] - draw.patient(-0.08, 0.08, 0.01)
     turn = draw.patient(-0.3, 0.3, 0.02)
@@ -103,7 +107,7 @@ def _anatomy(draw: _Draw, across: Field, down: Field, coarse: Field, fine: Field
     grey, white, fluid = draw.patient(0.38, 0.5), draw.patient(0.54, 0.7), draw.patient(0.1, 0.2)
     inner = draw.patient(0.8, 0.86, 0.005)
     tissue: Field = draw.patient(0.45, 0.75) * _inside(1 - radius)
-    tissue = _over(tissue, np.float32(0.06), _inside(inner + 0.1 - radius))
+    tissue = _over(tissue, 0.06, _inside(inner + 0.1 - radius))
     tissue = _over(tissue, fluid, _inside(inner + 0.03 - radius))
     tissue = _over(tissue, grey, _inside(inner - radius))
     folds = 0.07 * fine + 0.03 * coarse
@@ -123,7 +127,7 @@ def _anatomy(draw: _Draw, across: Field, down: Field, coarse: Field, fine: Field
 
 def _vessels(draw: _Draw, across: Field, down: Field) -> Field:
     """Bright dots that every head has, so that brightness alone tells nothing."""
-    brightness = np.zeros((draw.count, draw.size_px, draw.size_px), np.float32)
+    brightness = np.zeros((draw.count, draw.size_px, draw.size_px))
     for _ in range(3):
         away, angle = draw.patient(0.1, 0.72, 0.03), draw.patient(0, 2 * np.pi, 0.1)
         square = (across - away * np.cos(angle)) ** 2 + (down - away * np.sin(angle)) ** 2
@@ -138,7 +142,7 @@ def _lesion(draw: _Draw, heads: Heads, across: Field, down: Field, coarse: Field
     x, y = across - away * np.cos(angle), down - away * np.sin(angle)
     stretch, size = draw.patient(0.7, 1.4, 0.05), draw.patient(0.14, 0.3, 0.02)
     distance = np.sqrt((x * stretch) ** 2 + (y / stretch) ** 2) / size + 0.14 * coarse
-    strength = heads.contrast * draw.patient(0.5, 1.5, 0.1) * heads.lesion[:, None, None].astype(np.float32)
+    strength = heads.contrast * draw.patient(0.5, 1.5, 0.1) * heads.lesion[:, None, None].astype(np.float64)
     core = draw.patient(-0.9, 0.6, 0.05)  # the share of the radius that is necrotic; most have none or little
     blob = _inside((1 - distance) * size) * (1 - 1.3 * _inside((core - distance) * size))
     halo = np.clip(1.9 - distance, 0, 1) * _inside(distance - 1)
@@ -156,12 +160,12 @@ def _acquire(draw: _Draw, tissue: Field) -> Image:
 
 def _inside(depth: Field) -> Field:
     """Soft edge: 0 outside, 1 inside, over a width of 0.04."""
-    mask = depth * np.float32(25)
+    mask = depth * 25.0
     mask += 0.5
     return np.clip(mask, 0, 1, out=mask)
 
 
-def _over(below: Field, brightness: Field | np.float32, mask: Field) -> Field:
+def _over(below: Field, brightness: Field | float, mask: Field) -> Field:
     above = brightness - below
     above *= mask
     above += below
