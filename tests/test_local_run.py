@@ -9,7 +9,7 @@ from local_run import ARTIFACTS, TINY, Done, digests, orphans, run, run_after_ki
 from scanloop.artifacts import KINDS, TABLES, check_artifact, count_rows, read_table
 from scanloop.errors import ArchiveError, ConfigError
 
-KILLS, LONGEST_SECONDS = 3, 50.0
+KILLS, LONGEST_SECONDS = 10, 50.0
 MAY_BE_EMPTY = {"quarantine.parquet"}
 
 
