@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from chain import Chain
+from served import bundle, client, served_folder, server  # noqa: F401  # fixtures of the tests of serving
 
 
 @pytest.fixture(scope="session")
