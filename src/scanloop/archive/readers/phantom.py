@@ -11,8 +11,8 @@ from scanloop.types import Image
 Field = npt.NDArray[np.floating[Any]]
 """(n, s, s), or a shape that broadcasts to it.
 
-float64: where two arrays happen to lie close together in memory, numpy takes another path that can change the last bit
-of a sine; in float32 that was once enough to change a grey value from one run to the next.
+float64: in float32 one grey value of one slice once differed between two runs of the same inputs. The cause was not
+proven (numpy's path for arrays that lie close together in memory is suspected); in float64 a last bit cannot show.
 """
 
 
