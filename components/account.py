@@ -22,6 +22,7 @@ def account(
     evaluation: Input[Artifact] = None,
     promotion: Input[Artifact] = None,
     drift: Input[Artifact] = None,
+    imported: list[str] = [],  # noqa: B006  a port's default; nothing changes it
     run_folder: str = "",
     code: str = "",
 ) -> None:
@@ -43,6 +44,7 @@ def account(
         evaluation: Artifact of `evaluate`.
         promotion: Artifact of `promote`.
         drift: Artifact of `detect_drift`.
+        imported: Names of the artifacts above that an earlier run made and was charged for.
         run_folder: Folder of a local run, which receives the artifact under its name; empty in the cluster.
         code: Digest of the submitter's library; part of KFP's cache key, and checked against the image.
     """
@@ -54,7 +56,7 @@ def account(
 
     output.path = placed(output.path, run_folder, "account", code)
     step(
-        AccountConfig.model_validate_json(config),
+        AccountConfig.model_validate_json(config).model_copy(update={"imported": tuple(imported)}),
         catalog=Path(catalog.path),
         **{
             name: Path(artifact.path)

@@ -11,6 +11,7 @@ def acquire(
     catalog: Input[Dataset],
     embeddings: Input[Dataset],
     output: Output[Dataset],
+    labels: Input[Dataset] = None,
     run_folder: str = "",
     code: str = "",
 ) -> None:
@@ -21,6 +22,7 @@ def acquire(
         catalog: Artifact of `ingest`.
         embeddings: Artifact of `embed`.
         output: The queue.
+        labels: Labels bought since.
         run_folder: Folder of a local run, which receives the artifact under its name; empty in the cluster.
         code: Digest of the submitter's library; part of KFP's cache key, and checked against the image.
     """
@@ -35,5 +37,6 @@ def acquire(
         AcquireConfig.model_validate_json(config),
         catalog=Path(catalog.path),
         embeddings=Path(embeddings.path),
+        labels=Path(labels.path) if labels else None,
         output=Path(output.path),
     )

@@ -25,13 +25,14 @@ DRIFT_SCORE = Metric("scanloop_drift_score", "Distance of the current confidence
 DRIFT_THRESHOLD = Metric("scanloop_drift_threshold", "Score from which drift is called (down from which, for ks).")
 DRIFT_DETECTED = Metric("scanloop_drift_detected", "1 if the confidence has drifted; absent with too few slices.")
 POOL_CONFIDENCE = Metric(
-    "scanloop_pool_confidence", "Confidence of the pool's predictions, 0 to 1.", ("quantile",), kind="summary"
+    "scanloop_pool_confidence", "Confidence on the pool that drift compares, 0 to 1.", ("quantile",), kind="summary"
 )
 SPEND = Metric("scanloop_spend_euros", "Euros spent on node time and labels.")
 SPEND_CAP = Metric("scanloop_spend_cap_euros", "Most euros that the run may spend.")
 QUEUE_LABELS = Metric("scanloop_queue_labels", "Slices in the queue that have no label yet.")
 QUEUE_PRICE = Metric("scanloop_queue_price_euros", "Price of the labels that are still open, in euros.")
-PSEUDO_LABEL_CANDIDATES = Metric("scanloop_pseudo_label_candidates", "Pool slices considered for a pseudo-label.")
+PSEUDO_LABEL_POOL = Metric("scanloop_pseudo_label_pool", "Pool slices considered for a pseudo-label.")
+PSEUDO_LABEL_CANDIDATES = Metric("scanloop_pseudo_label_candidates", "Pool slices that pass the rule.")
 PSEUDO_LABEL_PROMOTED = Metric("scanloop_pseudo_label_promoted", "Pool slices whose pseudo-label counts.")
 QUARANTINED_IMAGES = Metric("scanloop_quarantined_images", "Images kept out of the catalog, by reason.", ("reason",))
 ARTIFACT_AGE = Metric("scanloop_artifact_age_seconds", "Seconds since the artifact was finished.", ("artifact",))
@@ -40,6 +41,7 @@ RUN_UNREADABLE = Metric("scanloop_run_unreadable", "1 if an artifact of the run 
 
 METRICS: tuple[Metric, ...] = (
     DRIFT_SCORE, DRIFT_THRESHOLD, DRIFT_DETECTED, POOL_CONFIDENCE, SPEND, SPEND_CAP, QUEUE_LABELS, QUEUE_PRICE,
-    PSEUDO_LABEL_CANDIDATES, PSEUDO_LABEL_PROMOTED, QUARANTINED_IMAGES, ARTIFACT_AGE, HOLDOUT_F1, RUN_UNREADABLE,
+    PSEUDO_LABEL_POOL, PSEUDO_LABEL_CANDIDATES, PSEUDO_LABEL_PROMOTED, QUARANTINED_IMAGES, ARTIFACT_AGE, HOLDOUT_F1,
+    RUN_UNREADABLE,
 )  # fmt: skip
 """All of them, in the order in which they are exposed."""

@@ -137,9 +137,10 @@ def _queue(run: Path) -> Iterator[Sample]:
 
 
 def _pseudo_labels(run: Path) -> Iterator[Sample]:
-    promoted = read_table(run / "pseudo_labels", "pseudo_labels.parquet")["promoted"]
-    yield Sample(metrics.PSEUDO_LABEL_CANDIDATES, float(len(promoted)))
-    yield Sample(metrics.PSEUDO_LABEL_PROMOTED, float(promoted.sum()))
+    certificate = read_json(run / "pseudo_labels" / "certificate.json")  # it counts slices; the table's rows are uris
+    yield Sample(metrics.PSEUDO_LABEL_POOL, float(certificate["pool"]))
+    yield Sample(metrics.PSEUDO_LABEL_CANDIDATES, float(certificate["candidates"]))
+    yield Sample(metrics.PSEUDO_LABEL_PROMOTED, float(certificate["promoted"]))
 
 
 def _evaluation(run: Path) -> Iterator[Sample]:

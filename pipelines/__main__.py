@@ -9,10 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.cluster.submit import Target, package, submit, tasks_of
+from pipelines.cluster.submit import Target, artifacts_by_name, package, refuse_lost_registry, submit, tasks_of
 from pipelines.local import run_locally, steps_of
 from pipelines.registry import COMPILED, IMPORTED, PIPELINES, compile_all, request
-from scanloop.config import RunConfig, load_config
+from scanloop.config import RunConfig
+from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError
 from scanloop.provenance import library_digest, source_digest
 
@@ -47,8 +48,8 @@ def run(
         earlier = _watched(earlier, folder)
     started = time.time()
     console.print(f"{pipeline}: {config} -> {folder}")
-    run_locally(request(pipeline, values, earlier, {"run_folder": str(folder)}), folder)
-    _print_summary(folder, started)
+    made = run_locally(request(pipeline, values, earlier, {"run_folder": str(folder)}), folder)
+    _print_summary(folder, made, started)
 
 
 @app.command("compile", epilog="Example: python -m pipelines compile")
@@ -59,7 +60,9 @@ def compile_(output: Annotated[Path, typer.Option(help="Folder for the YAML")] =
 
 
 @app.command(
-    "submit", epilog="Example: python -m pipelines submit --config configs/demo.yaml --host https://kfp.example"
+    "submit",
+    epilog="Example: python -m pipelines submit --config configs/demo.yaml --host https://kfp.example "
+    "--set promote.tracking_uri=https://mlflow.example",
 )
 def submit_(
     config: ConfigOption,
@@ -70,19 +73,18 @@ def submit_(
     namespace: Annotated[str | None, typer.Option(help="Namespace of a multi-user installation")] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with a bearer token")] = None,
     artifacts: Annotated[
-        str | None, typer.Option("--from", help="URI of the run that improve and watch continue")
+        list[str] | None,
+        typer.Option("--artifact", help="NAME=URI of an artifact that improve and watch continue from; repeatable"),
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="Show what would run, and submit nothing")] = False,
 ) -> None:
     """Submit a compiled pipeline to Kubeflow Pipelines."""
     values = load_config(config, tuple(overrides or ()))
     _check(pipeline)
-    needed = IMPORTED.get(pipeline, ())
-    if needed and artifacts is None:
-        raise ConfigError(f"{pipeline} continues an earlier run: give the URI of its folder with --from")
-    earlier = {name: f"{artifacts}/{name}" for name in needed}
+    earlier = artifacts_by_name(pipeline, artifacts or ())
     settings = {"code": library_digest(), "source_version": _source_version(values)}
     wanted = request(pipeline, values, earlier, settings)
+    refuse_lost_registry(wanted)
     if dry_run:
         _print_plan(wanted.pipeline, wanted.arguments, image, host)
         return
@@ -119,11 +121,11 @@ def _print_plan(pipeline: str, arguments: dict[str, str], image: str, host: str)
     console.print(table)
 
 
-def _print_summary(folder: Path, started: float) -> None:
+def _print_summary(folder: Path, artifacts: list[str], started: float) -> None:
     table = Table(title=f"{folder}, {time.time() - started:.0f} s", title_justify="left")
     for name, justify in (("artifact", "left"), ("seconds", "right"), ("", "left"), ("what came out", "left")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for name, seconds, found, summary in steps_of(folder, started):
+    for name, seconds, found, summary in steps_of(folder, artifacts, started):
         facts = ", ".join(f"{key} {_short(value)}" for key, value in summary.items() if _tells(value))
         table.add_row(name, f"{seconds:.1f}", "cached" if found else "", facts)
     console.print(table)

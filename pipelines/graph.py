@@ -88,7 +88,17 @@ def watch_part(settings: Settings, configs: dict[str, Any], evaluation: Any, cur
     return {"drift": settings.task(detect_drift, configs["detect_drift"], **inputs)}
 
 
-def closing_part(settings: Settings, configs: dict[str, Any], made: dict[str, Any]) -> None:
-    """What the run cost, and the page that tells it; the last two tasks of every pipeline."""
-    spent = settings.task(account, configs["account"], **made)
-    settings.task(report, configs["report"], account=spent, **made)
+def closing_part(
+    settings: Settings, configs: dict[str, Any], made: dict[str, Any], given: dict[str, Any] | None = None
+) -> None:
+    """What the run cost, and the page that tells it; the last two tasks of every pipeline.
+
+    Args:
+        settings: What every task is given.
+        configs: Sections of the configuration.
+        made: Artifacts of this run.
+        given: Artifacts of an earlier run: the page shows them, and they are not charged again.
+    """
+    told = (given or {}) | made
+    spent = settings.task(account, configs["account"], imported=sorted(given or {}), **told)
+    settings.task(report, configs["report"], account=spent, **told)

@@ -36,4 +36,4 @@ def improve(
         "embeddings": dsl.importer(artifact_uri=embeddings, artifact_class=dsl.Dataset).output,
         "labels": dsl.importer(artifact_uri=labels, artifact_class=dsl.Dataset).output,
     }
-    closing_part(settings, configs, given | improve_part(settings, configs, given))
+    closing_part(settings, configs, improve_part(settings, configs, given), given)

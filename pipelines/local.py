@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 import re
 import sys
 import tempfile
@@ -12,14 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from filelock import FileLock, Timeout
 from google.protobuf import json_format
 from kfp import local
 
-from pipelines.registry import PIPELINES, Request
+from pipelines.registry import IMPORTED, PIPELINES, Request
 from scanloop.artifacts import read_json, write_bytes
-from scanloop.build import OWNER_VARIABLE
+from scanloop.build import RUN, read_seconds, read_summary
 from scanloop.errors import ScanloopError
 from scanloop.freshness import all_fresh
+from scanloop.liveness import own_children
 from scanloop.provenance import digest
 
 STEP_LINE = re.compile(r"\[KFP Executor [^]]*\]: (?P<step>[a-z_]+): (?P<text>.*)")
@@ -34,36 +35,33 @@ class StepError(ScanloopError):
         self.exit_code = exit_code
 
 
-def run_locally(request: Request, output: Path) -> None:
+def run_locally(request: Request, output: Path) -> list[str]:
     """Run a pipeline so that one folder per artifact stands in `output`.
 
     Steps whose artifact is there already, made by the same code from the same inputs, are found and not run again;
-    where that holds for all of them, not even their processes are started. The
-    whole log goes to `output/run.log`, one line a step to the terminal.
+    where that holds for all of them, not even their processes are started. The whole log goes to `output/run.log`,
+    one line a step to the terminal.
 
     Args:
         request: Pipeline and arguments; its `run_folder` is `output`.
         output: Folder of the run.
 
+    Returns:
+        Names of the artifacts that the pipeline made or found.
+
     Raises:
-        StepError: A step failed; the message is its own.
+        StepError: A step failed, and the message is its own; or another run is at work in `output`.
     """
     output.mkdir(parents=True, exist_ok=True)
-    if nothing_changed(request, output):
-        print("every step was found in the cache: nothing changed since this run was made")
-        return
-    os.environ[OWNER_VARIABLE] = str(os.getpid())  # the steps inherit it, and end when this process is killed
-    for stale in output.glob(".*.error.json"):
-        stale.unlink()
-    with tempfile.TemporaryDirectory(prefix="scanloop-kfp-") as root, (output / "run.log").open("w") as log:
-        runner = local.SubprocessRunner(use_venv=False)
-        local.init(runner=runner, pipeline_root=root, enable_caching=False)  # scanloop's own cache knows the code
-        try:
-            with contextlib.redirect_stdout(_Console(sys.stdout, log)):
-                PIPELINES[request.pipeline](**request.arguments)
-        except RuntimeError as error:
-            raise _reason(output, error) from error
-    _note_done(request, output)
+    with _alone(output):
+        if nothing_changed(request, output):
+            print("every step was found in the cache: nothing changed since this run was made")
+        else:
+            own_children()
+            _run_steps(request, output)
+            done = {"request": _digest(request), "artifacts": artifacts_of(request)}
+            write_bytes(_marker(request, output), json.dumps(done).encode())
+    return artifacts_of(request)
 
 
 def nothing_changed(request: Request, output: Path) -> bool:
@@ -75,11 +73,39 @@ def nothing_changed(request: Request, output: Path) -> bool:
     return bool(done["request"] == _digest(request) and all_fresh(output, done["artifacts"]))
 
 
-def _note_done(request: Request, output: Path) -> None:
-    """Write down that a request was carried out, and which artifacts stand there since."""
-    artifacts = sorted(path.parent.name for path in output.glob("*/artifact.json"))
-    done = {"request": _digest(request), "artifacts": artifacts}
-    write_bytes(_marker(request, output), json.dumps(done).encode())
+def artifacts_of(request: Request) -> list[str]:
+    """Names of the artifacts that a pipeline makes: those that its report tells of, and the report."""
+    tasks = PIPELINES[request.pipeline].pipeline_spec.root.dag.tasks
+    told = set(tasks["report"].inputs.artifacts)
+    return sorted((told - set(IMPORTED.get(request.pipeline, ()))) | {"report"})
+
+
+def _run_steps(request: Request, output: Path) -> None:
+    for stale in output.glob(".*.error.json"):
+        stale.unlink()
+    with tempfile.TemporaryDirectory(prefix="scanloop-kfp-") as root, (output / "run.log").open("w") as log:
+        runner = local.SubprocessRunner(use_venv=False)
+        local.init(runner=runner, pipeline_root=root, enable_caching=False)  # scanloop's own cache knows the code
+        try:
+            with contextlib.redirect_stdout(_Console(sys.stdout, log)):
+                PIPELINES[request.pipeline](**request.arguments)
+        except RuntimeError as error:
+            raise _reason(output, error) from error
+
+
+@contextlib.contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep other runs out of a folder: two would share its log, and each would undo what the other's request made."""
+    lock = FileLock(output / ".run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        message = f"another run is at work in {output}; wait until it ends, or give another --output"
+        raise StepError(message, ScanloopError.exit_code) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _marker(request: Request, output: Path) -> Path:
@@ -103,18 +129,17 @@ def _reason(output: Path, error: RuntimeError) -> StepError:
     )
 
 
-def steps_of(output: Path, since: float) -> Iterator[tuple[str, float, bool, dict[str, object]]]:
+def steps_of(output: Path, artifacts: list[str], since: float) -> Iterator[tuple[str, float, bool, dict[str, object]]]:
     """Artifacts of a run in the order in which they were made: name, node seconds, whether found, and summary.
 
     Args:
         output: Folder of the run.
+        artifacts: Names of its artifacts.
         since: Time at which the run started; artifacts finished before it were found in the cache.
     """
-    made = [path.parent for path in output.glob("*/artifact.json")]
-    facts = {path: read_json(path / "run.json") for path in made}
-    for path in sorted(made, key=lambda path: float(facts[path]["finished"])):
-        summary = read_json(path / "artifact.json")["summary"]
-        yield path.name, float(facts[path]["seconds"]), facts[path]["finished"] < since, summary
+    finished = {name: float(read_json(output / name / RUN)["finished"]) for name in artifacts}
+    for name in sorted(artifacts, key=lambda name: finished[name]):
+        yield name, read_seconds(output / name), finished[name] < since, read_summary(output / name)
 
 
 class _Console(io.TextIOBase):

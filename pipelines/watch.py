@@ -25,4 +25,4 @@ def watch(
     }
     now = dsl.importer(artifact_uri=current, artifact_class=dsl.Artifact).output
     drift = watch_part(settings, configs, given["evaluation"], now)
-    closing_part(settings, configs, given | drift)
+    closing_part(settings, configs, drift, given)

@@ -1,6 +1,7 @@
 """`python -m pipelines run` as a user starts it, and kills it: what the tests of local runs share."""
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,29 +50,49 @@ def run(config: Path, output: Path, *options: str) -> Done:
     return Done(done.returncode, done.stdout + done.stderr, time.monotonic() - started)
 
 
-def run_after_kills(config: Path, output: Path, kills: int, longest: float) -> Done:
-    """The last of several runs into one folder; each before it lost its parent process at a random instant.
+@dataclass(frozen=True)
+class Killed:
+    """What became of a run whose parent was killed again and again.
 
-    Only the parent is killed, and the next run starts at once: steps that it left behind are still at work.
+    Attributes:
+        last: The run that was left alone, after the last kill.
+        kills: Parents that were killed while they ran.
+        finished: Digests of each run that ended before its kill, of which each began in an empty folder again.
+    """
+
+    last: Done
+    kills: int
+    finished: list[dict[str, str]]
+
+
+def run_after_kills(config: Path, output: Path, kills: int, longest: float) -> Killed:
+    """Kill the parent of a run at random instants, each kill followed by the same command, until so many were killed.
+
+    Only the parent is killed, and the next run starts at once: steps that it left behind are still at work. A run
+    that ends before its instant comes is no kill: its digests are kept, and the next one starts from nothing.
 
     Args:
         config: Configuration of the run.
         output: Its folder.
-        kills: Runs that are killed.
+        kills: Parents to kill.
         longest: Seconds after the start before which the kill comes.
     """
     instants = random.Random(463)
-    for _ in range(kills):
-        parent = subprocess.Popen(
-            command(config, output), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
+    killed, finished = 0, []
+    while killed < kills:
+        said = config.with_suffix(".said")
+        with said.open("w") as out:
+            parent = subprocess.Popen(
+                command(config, output), cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
         try:
-            parent.wait(timeout=instants.uniform(1, longest))
+            assert parent.wait(timeout=instants.uniform(0.5, longest)) == 0, said.read_text()
+            finished.append(digests(output))
+            shutil.rmtree(output)
         except subprocess.TimeoutExpired:
             parent.send_signal(signal.SIGKILL)
-            parent.wait()
-    return run(config, output)
+            killed += parent.wait() == -signal.SIGKILL
+    return Killed(run(config, output), killed, finished)
 
 
 def digests(output: Path) -> dict[str, str]:

@@ -11,6 +11,9 @@ from scanloop.artifacts import write_json, write_table
 from scanloop.build import read_summary
 from scanloop.config import AccountConfig
 from scanloop.errors import ArtifactError, ConfigError
+from scanloop.report.accounting import money
+from scanloop.report.blocks import Table
+from scanloop.report.material import Material
 from scanloop.steps.account import AccountSummary, account
 
 SLICES = 8
@@ -59,10 +62,10 @@ def test_node_hours_and_labels_add_up_to_the_ledger(tmp_path: Path) -> None:
     )
     ledger = ledger_in(tmp_path / "account")
     assert ledger["entries"] == [
-        {"step": "catalog", "seconds": 3600.0, "eur": 0.35},
-        {"step": "encoder", "seconds": 7200.0, "eur": 0.7},
-        {"step": "queue", "seconds": 36.0, "eur": 0.0035},
-        {"step": "labels", "seconds": 0.0, "eur": 0.0},
+        {"step": "catalog", "seconds": 3600.0, "eur": 0.35, "imported": False},
+        {"step": "encoder", "seconds": 7200.0, "eur": 0.7, "imported": False},
+        {"step": "queue", "seconds": 36.0, "eur": 0.0035, "imported": False},
+        {"step": "labels", "seconds": 0.0, "eur": 0.0, "imported": False},
     ]
     assert ledger["label_entries"] == [
         {"count": 1, "price_eur": 0.55, "eur": 0.55},
@@ -74,7 +77,39 @@ def test_node_hours_and_labels_add_up_to_the_ledger(tmp_path: Path) -> None:
     assert (ledger["seconds"], ledger["labels"], ledger["node"]) == (10836.0, 2, "gpu-t4-spot")
     assert (ledger["cap_eur"], ledger["over_cap"]) == (10.0, False)
     assert ledger["cap_share"] == pytest.approx(total / 10, abs=1e-6)
-    assert summary == AccountSummary("gpu-t4-spot", 0.35, 4, SLICES, 2, 1.65, 0, 10, False)
+    assert summary == AccountSummary("gpu-t4-spot", 0.35, 4, SLICES, 2, 1.65, 0, 10)
+
+
+def test_what_an_earlier_run_made_and_bought_is_listed_and_not_charged_again(tmp_path: Path) -> None:
+    queue, labels = queue_of(tmp_path, {"s0": 0.55, "s1": 0.55}), labels_of(tmp_path, ["s0", "s1"])
+    bundle = artifact(tmp_path / "bundle", "bundle", 7200)
+    summary = account(
+        AccountConfig(node="gpu-t4-spot", imported=("catalog", "queue", "labels")),
+        catalog=catalog_of(tmp_path), queue=queue, labels=labels, bundle=bundle, output=tmp_path / "account",
+    )  # fmt: skip
+    ledger = ledger_in(tmp_path / "account")
+    assert ledger["entries"] == [
+        {"step": "catalog", "seconds": 0.0, "eur": 0.0, "imported": True},
+        {"step": "queue", "seconds": 0.0, "eur": 0.0, "imported": True},
+        {"step": "labels", "seconds": 0.0, "eur": 0.0, "imported": True},
+        {"step": "bundle", "seconds": 7200.0, "eur": 0.7, "imported": False},
+    ]
+    assert (ledger["total_eur"], ledger["seconds"], ledger["labels"], ledger["label_entries"]) == (0.7, 7200.0, 0, [])
+    assert (summary.artifacts, summary.labels, summary.label_eur, summary.labels_unpriced) == (1, 0, 0.0, 0)
+
+
+def test_an_imported_artifact_that_is_not_given_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"account\.imported names encodre; the artifacts given are catalog"):
+        account(AccountConfig(imported=("encodre",)), catalog=catalog_of(tmp_path), output=tmp_path / "account")
+
+
+def test_the_page_says_which_artifacts_an_earlier_run_paid(tmp_path: Path) -> None:
+    catalog, bundle = catalog_of(tmp_path), artifact(tmp_path / "bundle", "bundle", 7200)
+    account(AccountConfig(imported=("catalog",)), catalog=catalog, bundle=bundle, output=tmp_path / "account")
+    (table,) = [
+        block for block in money(Material({"account": tmp_path / "account"})).blocks if isinstance(block, Table)
+    ]
+    assert table.rows[:2] == [("catalog", "an earlier run's", "€0.00"), ("bundle", "2 h 00 min", "€0.06")]
 
 
 def test_the_stored_summary_makes_the_summary_again(tmp_path: Path) -> None:
@@ -86,7 +121,7 @@ def test_the_stored_summary_makes_the_summary_again(tmp_path: Path) -> None:
 def test_a_run_over_its_cap_is_reported_and_not_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "scanloop"):
         summary = account(AccountConfig(cap_eur=0.02), catalog=catalog_of(tmp_path), output=tmp_path / "account")
-    assert summary.over_cap
+    assert not hasattr(summary, "over_cap"), "a clock decides it"
     assert ledger_in(tmp_path / "account")["over_cap"] is True
     assert "over the cap of 0.02 EUR" in caplog.text
 
@@ -119,7 +154,9 @@ def test_an_artifact_without_its_time_is_refused(tmp_path: Path) -> None:
 
 def test_two_runs_of_different_speed_differ_in_the_ledger_alone(tmp_path: Path) -> None:
     for name, seconds in (("slow", 5000.0), ("fast", 50.0)):
-        account(AccountConfig(), catalog=catalog_of(tmp_path / name, seconds), output=tmp_path / name / "account")
+        catalog = catalog_of(tmp_path / name, seconds)
+        account(AccountConfig(cap_eur=0.01), catalog=catalog, output=tmp_path / name / "account")
     slow, fast = tmp_path / "slow" / "account", tmp_path / "fast" / "account"
+    assert [ledger_in(folder)["over_cap"] for folder in (slow, fast)] == [True, False]
     assert (slow / "ledger.json").read_bytes() != (fast / "ledger.json").read_bytes()
     assert (slow / "artifact.json").read_bytes() == (fast / "artifact.json").read_bytes()

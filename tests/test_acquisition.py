@@ -1,5 +1,6 @@
 """Acquisition: the images that are worth a label, and never a cent more than the budget."""
 
+import shutil
 import tracemalloc
 from dataclasses import replace
 from fractions import Fraction
@@ -8,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from chain import PLANS, Chain
+from chain import PLANS, Chain, step_named
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanloop.acquisition.diversity import k_center_greedy
 from scanloop.acquisition.policy import Candidates, affordable, select
 from scanloop.acquisition.uncertainty import entropy
-from scanloop.artifacts import read_json, read_table
+from scanloop.artifacts import read_json, read_table, write_table
 from scanloop.config import AcquireConfig, OracleConfig
+from scanloop.errors import ArtifactError
 from scanloop.steps.acquire import acquire
 from scanloop.steps.oracle import oracle
 
@@ -198,6 +200,56 @@ def test_more_money_than_images_buys_one_image_of_each_group(
     pool = manifest[(manifest["split"] == "train") & manifest["label"].isna()]
     assert summary.labels == pool["group_id"].nunique()
     assert_allowed(read_table(tmp_path / "queue", "queue.parquet"), manifest, config)
+
+
+def test_what_was_bought_is_learnt_from_and_not_queued_again(
+    chain: Chain, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    config, bought = PLANS["queue"][1], read_table(chain["labels"], "labels.parquet")
+    before = read_json(chain["queue"] / "queue.json")
+    summary = acquire(config, **chain.inputs("catalog", "embeddings", "labels"), output=tmp_path / "queue")
+    after, queue = read_json(tmp_path / "queue" / "queue.json"), read_table(tmp_path / "queue", "queue.parquet")
+    assert not set(queue["slice_id"]) & set(bought["slice_id"])
+    assert summary.pool == before["pool"] - len(bought)
+    assert after["head"]["labelled"] == before["head"]["labelled"] + len(bought)
+    assert_allowed(queue, manifest, config)
+
+
+def test_more_labels_than_were_queued_before_leave_the_rest_of_the_pool(chain: Chain, tmp_path: Path) -> None:
+    """With every hidden label but one bought, that one is all that can be queued."""
+    hidden = read_table(chain["catalog"], "hidden_labels.parquet")
+    known = read_table(chain["catalog"], "manifest").set_index("slice_id")
+    pool = hidden[hidden["slice_id"].map(known["split"]) == "train"]
+    labels = copy_of_labels(chain, tmp_path, pool.iloc[1:])
+    acquire(AcquireConfig(), **chain.inputs("catalog", "embeddings"), labels=labels, output=tmp_path / "queue")
+    assert read_table(tmp_path / "queue", "queue.parquet")["slice_id"].tolist() == [pool["slice_id"].iloc[0]]
+
+
+@pytest.mark.parametrize("step", ["acquire", "pseudo_label"])
+def test_a_bought_label_of_an_unknown_class_is_refused_with_the_known_ones(
+    step: str, chain: Chain, tmp_path: Path
+) -> None:
+    bought = read_table(chain["labels"], "labels.parquet").assign(label="leison")[["slice_id", "label"]]
+    labels = copy_of_labels(chain, tmp_path, bought)
+    config = PLANS["queue" if step == "acquire" else "pseudo_labels"][1]
+    with pytest.raises(ArtifactError, match="no class 'leison' in the catalog, which has lesion, normal;"):
+        step_named(step)(config, **chain.inputs("catalog", "embeddings"), labels=labels, output=tmp_path / "made")
+
+
+def copy_of_labels(chain: Chain, folder: Path, answers: pd.DataFrame) -> Path:
+    """Artifact of the labels with other answers in it."""
+    shutil.copytree(chain["labels"], folder / "labels")
+    write_table(folder / "labels", "labels.parquet", answers)
+    return folder / "labels"
+
+
+@pytest.mark.parametrize("price", [0.001, 0.1, 0.55])
+def test_prices_below_a_cent_are_kept_and_add_up_as_on_paper(price: float, chain: Chain, tmp_path: Path) -> None:
+    config = AcquireConfig(budget_eur=3 * price, price_per_label_eur=price)
+    queued = acquire(config, **chain.inputs("catalog", "embeddings"), output=tmp_path / "queue")
+    answered = oracle(OracleConfig(), **chain.inputs("catalog"), queue=tmp_path / "queue", output=tmp_path / "labels")
+    assert queued.labels == answered.answered
+    assert queued.price_eur == answered.price_eur == float(queued.labels * Fraction(str(price)))
 
 
 def test_the_oracle_answers_the_queue_with_the_hidden_truth_in_its_order(chain: Chain) -> None:

@@ -12,9 +12,10 @@ import toy_step
 from toy_step import ToySummary, files_of, log_of, toy
 
 from scanloop.artifacts import read_json, write_json
-from scanloop.build import OWNER_VARIABLE, error_path, read_key, read_seconds, read_summary
+from scanloop.build import error_path, read_key, read_seconds, read_summary
 from scanloop.config import OracleConfig
 from scanloop.errors import ArtifactError
+from scanloop.liveness import OWNER_VARIABLE, process_identity
 
 CONFIG = OracleConfig(seed=1)
 
@@ -27,6 +28,12 @@ def output(tmp_path: Path) -> Path:
 def start(output: Path, seed: int = 1, **environment: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, toy_step.__file__, str(seed), str(output)]
     return subprocess.Popen(command, env=os.environ | environment)
+
+
+def owned_by(owner: subprocess.Popen[bytes]) -> str:
+    name = process_identity(owner.pid)
+    assert name.startswith(str(owner.pid))
+    return name
 
 
 def wait_for_bodies(output: Path, bodies: int) -> None:
@@ -81,6 +88,25 @@ def test_a_changed_source_file_runs_the_step_again(
         source.write_bytes(content)
         toy(CONFIG, output=output)
     assert len(log_of(output)) == 2
+
+
+def test_the_folder_of_a_source_counts_for_nothing(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = []
+    for folder in ("one", "two"):
+        source = tmp_path / folder / "archive.tar"
+        source.parent.mkdir()
+        source.write_bytes(b"bytes")
+        monkeypatch.setenv("TOY_SOURCE", str(source))
+        monkeypatch.chdir(source.parent)
+        for spelling in (str(source), "archive.tar"):
+            monkeypatch.setenv("TOY_SOURCE", spelling)
+            toy(CONFIG.model_copy(update={"as_of": spelling}), output=output)  # the configuration names the source
+            records.append((output / "artifact.json").read_bytes())
+    assert len(log_of(output)) == 1
+    assert len(set(records)) == 1
+    assert json.loads(records[0])["config"]["as_of"] == "archive.tar"
 
 
 def test_changed_code_runs_the_step_again(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,9 +228,9 @@ def test_two_processes_at_once_run_the_body_once(output: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_a_step_whose_owner_is_killed_ends_and_its_successor_finishes(output: Path) -> None:
     owner = subprocess.Popen(["sleep", "600"])
-    orphan = start(output, TOY_SECONDS="600", **{OWNER_VARIABLE: str(owner.pid)})
+    orphan = start(output, TOY_SECONDS="600", **{OWNER_VARIABLE: owned_by(owner)})
     wait_for_bodies(output, 1)
-    waiting = start(output, TOY_SECONDS="600", **{OWNER_VARIABLE: str(owner.pid)})
+    waiting = start(output, TOY_SECONDS="600", **{OWNER_VARIABLE: owned_by(owner)})
     owner.send_signal(signal.SIGKILL)
     assert orphan.wait(timeout=3) != 0
     owner.wait()
@@ -216,16 +242,23 @@ def test_a_step_whose_owner_is_killed_ends_and_its_successor_finishes(output: Pa
 def test_a_step_that_starts_after_its_owner_died_touches_nothing(output: Path) -> None:
     toy(CONFIG, output=output)
     before = files_of(output, exempt=True)
-    owner = subprocess.Popen(["true"])
+    owner = subprocess.Popen(["sleep", "600"])
+    name = owned_by(owner)
+    owner.kill()
     owner.wait()
-    assert start(output, seed=2, **{OWNER_VARIABLE: str(owner.pid)}).wait() != 0
+    assert start(output, seed=2, **{OWNER_VARIABLE: name}).wait() != 0
     assert files_of(output, exempt=True) == before
     assert log_of(output) == ["began"]
 
 
+def test_a_later_process_with_the_number_of_the_dead_owner_is_not_the_owner(output: Path) -> None:
+    assert start(output, **{OWNER_VARIABLE: f"{os.getpid()}:1"}).wait() != 0
+    assert not output.exists()
+
+
 def test_seconds_of_killed_attempts_are_counted(output: Path) -> None:
     owner = subprocess.Popen(["sleep", "600"])
-    killed = start(output, TOY_SECONDS="600", **{OWNER_VARIABLE: str(owner.pid)})
+    killed = start(output, TOY_SECONDS="600", **{OWNER_VARIABLE: owned_by(owner)})
     wait_for_bodies(output, 1)
     time.sleep(2.5)
     killed.kill()

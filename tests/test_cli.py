@@ -8,9 +8,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from scanloop import __version__
-from scanloop.cli import ARTIFACT_OF, SUMMARIES, app
+from scanloop.cli import ARTIFACT_OF, SUMMARIES, _inputs, app
 from scanloop.config import STEPS
 from scanloop.errors import ArtifactError, ConfigError
+from scanloop.steps.acquire import acquire
 
 COMMANDS = tuple(step.replace("_", "-") for step in STEPS)
 SYNTHETIC = "ingest: {source: {kind: synthetic, slices: 20, size_px: 16, labelled: 8}, short_side_px: 16}\n"
@@ -101,6 +102,14 @@ def test_a_step_runs_from_the_command_line_into_the_runs_folder(tmp_path: Path, 
     again = invoke("oracle", "--config", str(config), "--run", str(tmp_path / "run"))
     assert isinstance(again.exception, ArtifactError)
     assert str(tmp_path / "run" / "queue") in str(again.exception)
+
+
+def test_the_queue_that_labels_answer_is_made_without_them_and_the_next_one_with_them(tmp_path: Path) -> None:
+    """With its own answers as input the queue would be another one each time that the command is repeated."""
+    needed = {name: tmp_path / name for name in ("catalog", "embeddings")}
+    (tmp_path / "labels").mkdir()
+    assert _inputs(acquire, tmp_path, "queue") == needed
+    assert _inputs(acquire, tmp_path, "next_queue") == needed | {"labels": tmp_path / "labels"}
 
 
 @pytest.mark.parametrize("command", ["ingest", "report"])

@@ -13,6 +13,7 @@ from chain import PLANS, Chain
 from components.base import IMAGE
 from scanloop import __version__
 from scanloop.artifacts import check_artifact
+from scanloop.build import read_summary
 from scanloop.cli import ARTIFACT_OF
 from scanloop.config import STEPS, AccountConfig, DetectDriftConfig, ReportConfig, Section, ValidateConfig
 from scanloop.errors import ArtifactError
@@ -136,6 +137,20 @@ def test_a_component_hands_exactly_its_config_and_inputs_to_its_step(
         output = run_component(step, config, chain.folder, chain.inputs(*inputs))
     assert Path(output.path) == made
     assert f"{step}: found in cache" in caplog.text
+
+
+def test_account_is_told_what_an_earlier_run_paid(chain: Chain, tmp_path: Path) -> None:
+    """The names are part of the key: the same artifacts, once made and once imported, are two accounts."""
+    ports = {name: Port(str(path)) for name, path in chain.inputs("catalog", "queue").items()}
+    for imported, made in (([], 2), (["catalog"], 1)):
+        component("account").python_func(
+            config=AccountConfig().model_dump_json(),
+            output=Port("x"),
+            imported=imported,
+            run_folder=str(tmp_path),
+            **ports,
+        )
+        assert read_summary(tmp_path / "account")["artifacts"] == made
 
 
 def test_retrain_fills_the_folder_that_it_is_told(chain: Chain) -> None:

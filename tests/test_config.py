@@ -5,7 +5,8 @@ import pytest
 from pydantic import BaseModel
 
 from scanloop import config as module
-from scanloop.config import STEPS, NpzSource, RunConfig, Section, SyntheticSource, load_config
+from scanloop.config import STEPS, NpzSource, RunConfig, Section, SyntheticSource
+from scanloop.config_file import load_config
 from scanloop.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -109,6 +110,14 @@ def test_the_runs_seed_becomes_that_of_each_section_that_gives_none(written: Pat
     assert seeds == dict.fromkeys(STEPS, 7) | {"triage": 3}
     assert isinstance(found.ingest.source, SyntheticSource)
     assert found.ingest.source.seed == 7
+
+
+def test_folds_take_the_seed_of_their_section_unless_they_bring_one(written: Path) -> None:
+    text = "seed: 7\n" + LEAST + "pseudo_label: {seed: 3}\n"
+    found = load(written, text)
+    assert (found.pseudo_label.cross_validation.seed, found.retrain.cross_validation.seed) == (3, 7)
+    found = load(written, text, "pseudo_label.cross_validation.seed=5", "retrain.cross_validation.folds=3")
+    assert (found.pseudo_label.cross_validation.seed, found.retrain.cross_validation.seed) == (5, 7)
 
 
 def test_the_seed_can_be_overridden(written: Path) -> None:

@@ -7,20 +7,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from evidently.legacy.calculations.stattests import jensenshannon_stat_test as jensenshannon
+from evidently.legacy.calculations.stattests import ks_stat_test, psi_stat_test
+from evidently.legacy.calculations.stattests import wasserstein_stat_test as wasserstein
 from scipy import stats
 
 from scanloop.artifacts import write_json, write_table
 from scanloop.build import read_summary
 from scanloop.config import DetectDriftConfig
 from scanloop.drift.evidently_report import compare
-from scanloop.drift.profile import predicted_positive, profile_of, wilson
-from scanloop.drift.scores import chance_score, jensen_shannon, psi, wasserstein
-from scanloop.drift.verdict import judge
+from scanloop.drift.profile import profile_of, wilson
+from scanloop.drift.scores import permutation_test
+from scanloop.drift.verdict import THRESHOLDS, judge
 from scanloop.errors import ArtifactError
 from scanloop.steps.detect_drift import DriftSummary, detect_drift
 from scanloop.types import Float
 
-OURS = {"psi": psi, "jensenshannon": jensen_shannon, "wasserstein": wasserstein}
+DISTANCES = ("psi", "jensenshannon", "wasserstein")
+
+
+def distance(method: str, reference: Float, current: Float) -> float:
+    return permutation_test(method, reference, current, seed=0, draws=1).score
 
 
 def samples(name: str) -> tuple[Float, Float]:
@@ -34,22 +41,18 @@ def samples(name: str) -> tuple[Float, Float]:
     return pairs[name]
 
 
-def predictions(confidence: Float, split: str, prefix: str, positive_share: float = 0.5) -> pd.DataFrame:
-    """Rows of two classes, healthy and cancer; `positive_share` of them predict cancer."""
-    n = len(confidence)
-    positive = np.arange(n) < round(positive_share * n)
-    cancer = np.where(positive, confidence, 1 - confidence)
-    return pd.DataFrame({
-        "slice_id": [f"{prefix}{index}" for index in range(n)], "uri": [f"{prefix}{index}.jpg" for index in range(n)],
-        "split": split, "label": np.where(positive, "cancer", "healthy"), "probability": cancer,
-        "confidence": confidence, "probabilities": np.stack([1 - cancer, cancer], axis=1).tolist(),
-    })  # fmt: skip
+def confidences(confidence: Float, side: str, positive_share: float = 0.5) -> pd.DataFrame:
+    """Rows of one side; `positive_share` of them are predicted positive."""
+    positive = np.arange(len(confidence)) < round(positive_share * len(confidence))
+    slice_ids = [f"{side}{index}" for index in range(len(confidence))]
+    return pd.DataFrame({"slice_id": slice_ids, "side": side, "confidence": confidence, "positive": positive})
 
 
-def evaluation(path: Path, *tables: pd.DataFrame) -> Path:
+def evaluation(path: Path, *tables: pd.DataFrame, holdout: str = "test", arm: str = "supervised") -> Path:
     write_json(path / "artifact.json", {"kind": "evaluation", "key": path.name, "summary": {}, "files": {}})
     write_json(path / "run.json", {"seconds": 1.0, "finished": 0.0})
-    write_table(path, "predictions.parquet", pd.concat(tables, ignore_index=True))
+    write_json(path / "metrics.json", {"holdout": {"kind": holdout}, "deployed_arm": arm})
+    write_table(path, "confidence.parquet", pd.concat(tables, ignore_index=True))
     return path
 
 
@@ -58,10 +61,10 @@ def beta(seed: int, a: float, b: float, n: int) -> Float:
 
 
 @pytest.mark.parametrize("name", ["alike", "apart", "few values", "all the same"])
-@pytest.mark.parametrize("method", ["psi", "jensenshannon", "wasserstein"])
+@pytest.mark.parametrize("method", DISTANCES)
 def test_our_scores_agree_with_evidently(method: str, name: str) -> None:
     reference, current = samples(name)
-    assert OURS[method](reference, current) == pytest.approx(
+    assert distance(method, reference, current) == pytest.approx(
         compare(reference, current, method, 0.2).score, rel=1e-9, abs=1e-9
     )
 
@@ -75,33 +78,32 @@ def test_psi_of_two_coins_is_what_the_formula_says() -> None:
     heads_then, heads_now = 0.5, 0.8
     reference, current = np.repeat([0.0, 1.0], [50, 50]), np.repeat([0.0, 1.0], [20, 80])
     expected = (heads_then - heads_now) * np.log(heads_then / heads_now) + (0.5 - 0.2) * np.log(0.5 / 0.2)
-    assert psi(reference, current) == pytest.approx(expected)
+    assert distance("psi", reference, current) == pytest.approx(expected)
 
 
 def test_the_wasserstein_distance_of_a_shift_is_the_shift() -> None:
     reference = np.random.default_rng(0).normal(size=500)
-    assert wasserstein(reference, reference + 0.3) == pytest.approx(0.3 / reference.std())
-    assert wasserstein(reference, reference) == 0
+    assert distance("wasserstein", reference, reference + 0.3) == pytest.approx(0.3 / reference.std())
+    assert distance("wasserstein", reference, reference) == 0
 
 
-@pytest.mark.parametrize("method", ["psi", "jensenshannon", "wasserstein"])
+@pytest.mark.parametrize("method", DISTANCES)
 def test_the_estimate_of_chance_is_that_of_rows_dealt_by_hand(method: str) -> None:
     reference, current = samples("alike")
     together, rng = np.concatenate([reference, current]), np.random.default_rng(9)
     dealt = []
     for _ in range(400):
         order = rng.permutation(together)
-        dealt.append(OURS[method](order[: len(reference)], order[len(reference) :]))
-    assert chance_score(method, reference, current, seed=1, draws=400) == pytest.approx(
-        np.quantile(dealt, 0.95), rel=0.2
-    )
+        dealt.append(distance(method, order[: len(reference)], order[len(reference) :]))
+    found = permutation_test(method, reference, current, seed=1, draws=400).chance
+    assert found == pytest.approx(np.quantile(dealt, 0.95), rel=0.2)
 
 
 def test_chance_alone_is_called_drift_in_about_one_case_of_twenty() -> None:
     called = 0
     for seed in range(200):
-        reference, current = beta(seed, 5, 2, 60), beta(1000 + seed, 5, 2, 200)
-        called += psi(reference, current) > chance_score("psi", reference, current, seed)
+        found = permutation_test("psi", beta(seed, 5, 2, 60), beta(1000 + seed, 5, 2, 200), seed)
+        called += found.score > found.chance
     assert 2 <= called <= 20  # 10 expected
 
 
@@ -109,11 +111,6 @@ def test_chance_alone_is_called_drift_in_about_one_case_of_twenty() -> None:
 def test_the_wilson_interval_is_that_of_scipy(successes: int, n: int) -> None:
     found, expected = wilson(successes, n), stats.binomtest(successes, n).proportion_ci(method="wilson")
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_the_positive_class_is_found_among_three() -> None:
-    probabilities = np.array([[0.2, 0.7, 0.1], [0.5, 0.3, 0.2], [0.1, 0.4, 0.5]])
-    assert predicted_positive(probabilities[:, 1], probabilities).tolist() == [True, False, False]
 
 
 def test_a_profile_tells_quantiles_and_the_share_that_is_confident() -> None:
@@ -135,29 +132,63 @@ def test_drift_is_what_passes_the_threshold_and_chance(
     assert judge(method, score, threshold, chance).drifted is drifted
 
 
+def test_without_a_threshold_each_method_takes_its_own_and_ks_that_of_a_p_value() -> None:
+    evidently = {test.name: test.default_threshold for test in (ks_stat_test, wasserstein, jensenshannon)}
+    assert evidently | {"psi": THRESHOLDS["psi"]} == THRESHOLDS
+    assert psi_stat_test.default_threshold < THRESHOLDS["psi"] <= 0.25
+
+
 @pytest.mark.parametrize("method", ["psi", "ks", "wasserstein", "jensenshannon"])
 def test_a_planted_change_is_found_and_its_absence_too(tmp_path: Path, method: str) -> None:
-    hold_out = predictions(beta(0, 8, 2, 400), "test", "h")
-    changed = evaluation(tmp_path / "changed", hold_out, predictions(beta(1, 2, 6, 600), "pool", "p"))
-    steady = evaluation(tmp_path / "steady", hold_out, predictions(beta(2, 8, 2, 600), "pool", "p"))
-    config = DetectDriftConfig(method=method, threshold=0.01 if method == "ks" else 0.2)
+    hold_out = confidences(beta(0, 8, 2, 400), "reference")
+    changed = evaluation(tmp_path / "changed", hold_out, confidences(beta(1, 2, 6, 600), "pool"))
+    steady = evaluation(tmp_path / "steady", hold_out, confidences(beta(2, 8, 2, 600), "pool"))
+    config = DetectDriftConfig(method=method)
     found = detect_drift(config, evaluation=changed, output=tmp_path / "drift")
     assert found.drifted is True
     assert "has drifted" in found.verdict
+    assert found.threshold == THRESHOLDS[method]
     assert detect_drift(config, evaluation=steady, output=tmp_path / "no_drift").drifted is False
 
 
+def test_a_p_value_that_chance_gives_in_one_case_of_seven_is_no_drift(tmp_path: Path) -> None:
+    reference, current = beta(4, 8, 2, 200), beta(9, 8, 2, 200)
+    assert 0.05 < stats.ks_2samp(reference, current).pvalue < 0.2
+    source = evaluation(tmp_path / "evaluation", confidences(reference, "reference"), confidences(current, "pool"))
+    assert detect_drift(DetectDriftConfig(method="ks"), evaluation=source, output=tmp_path / "drift").drifted is False
+    strict = DetectDriftConfig(method="ks", threshold=0.2)
+    assert detect_drift(strict, evaluation=source, output=tmp_path / "strict").drifted is True
+
+
+@pytest.mark.parametrize(("holdout", "arm", "words", "others"), [
+    ("test", "supervised", "on the test split", "out of fold"),
+    ("cross_validation", "supervised", "the first repeat", "pseudo-labelled"),
+    ("cross_validation", "semi_supervised", "learnt from them", "test split"),
+])  # fmt: skip
+def test_the_json_and_the_page_say_whose_confidence_is_compared_and_on_what(
+    tmp_path: Path, holdout: str, arm: str, words: str, others: str
+) -> None:
+    tables = confidences(beta(0, 8, 2, 60), "reference"), confidences(beta(1, 8, 2, 60), "pool")
+    source = evaluation(tmp_path / "evaluation", *tables, holdout=holdout, arm=arm)
+    detect_drift(DetectDriftConfig(), evaluation=source, output=tmp_path / "drift")
+    basis = json.loads((tmp_path / "drift" / "drift.json").read_text())["basis"]
+    assert "trained on labels alone" in basis
+    assert words in basis
+    assert others not in basis
+    assert basis in (tmp_path / "drift" / "drift.html").read_text()
+
+
 def test_the_page_is_whole_in_itself_and_the_json_says_what_it_says(tmp_path: Path) -> None:
-    hold_out = predictions(beta(0, 8, 2, 300), "cross_validation", "h", positive_share=0.5)
-    source = evaluation(tmp_path / "evaluation", hold_out, predictions(beta(1, 2, 6, 500), "pool", "p", 0.2))
+    hold_out = confidences(beta(0, 8, 2, 300), "reference", positive_share=0.5)
+    source = evaluation(tmp_path / "evaluation", hold_out, confidences(beta(1, 2, 6, 500), "pool", 0.2))
     summary = detect_drift(DetectDriftConfig(), evaluation=source, output=tmp_path / "drift")
     page = (tmp_path / "drift" / "drift.html").read_text()
-    assert f">{summary.verdict}</p>" in page
+    assert f">{summary.verdict} Compared is" in page
     assert not re.search(r'<(script|link|img)[^>]*(src|href)="?https?:', page)
     drift = json.loads((tmp_path / "drift" / "drift.json").read_text())
     assert (drift["n_reference"], drift["n_current"], drift["reason"]) == (300, 500, None)
     assert (drift["method"], drift["threshold"], drift["drifted"]) == ("psi", 0.2, True)
-    assert drift["score"] == pytest.approx(psi(beta(0, 8, 2, 300), beta(1, 2, 6, 500)))
+    assert drift["score"] == pytest.approx(compare(beta(0, 8, 2, 300), beta(1, 2, 6, 500), "psi", 0.2).score)
     assert drift["current"]["quantiles"]["0.5"] == pytest.approx(np.median(beta(1, 2, 6, 500)))
     assert drift["current"]["confident_share"] == pytest.approx(np.mean(beta(1, 2, 6, 500) >= 0.8))
     assert drift["current"]["prevalence"]["value"] == pytest.approx(0.2)
@@ -167,7 +198,7 @@ def test_the_page_is_whole_in_itself_and_the_json_says_what_it_says(tmp_path: Pa
 
 
 def test_drift_json_is_the_same_byte_for_byte_in_two_runs(tmp_path: Path) -> None:
-    tables = predictions(beta(0, 8, 2, 90), "test", "h"), predictions(beta(1, 7, 2, 500), "pool", "p")
+    tables = confidences(beta(0, 8, 2, 90), "reference"), confidences(beta(1, 7, 2, 500), "pool")
     source = evaluation(tmp_path / "evaluation", *tables)
     for name in ("one", "two"):
         detect_drift(DetectDriftConfig(), evaluation=source, output=tmp_path / name)
@@ -176,8 +207,8 @@ def test_drift_json_is_the_same_byte_for_byte_in_two_runs(tmp_path: Path) -> Non
 
 
 def test_too_few_slices_carry_no_verdict_and_no_crash(tmp_path: Path) -> None:
-    hold_out = predictions(beta(0, 8, 2, 19), "test", "h")
-    few = evaluation(tmp_path / "few", hold_out, predictions(beta(1, 2, 6, 500), "pool", "p"))
+    hold_out = confidences(beta(0, 8, 2, 19), "reference")
+    few = evaluation(tmp_path / "few", hold_out, confidences(beta(1, 2, 6, 500), "pool"))
     none = evaluation(tmp_path / "none", hold_out)
     summary = detect_drift(DetectDriftConfig(), evaluation=few, output=tmp_path / "drift")
     assert (summary.drifted, summary.score, summary.n_reference) == (None, None, 19)
@@ -189,25 +220,17 @@ def test_too_few_slices_carry_no_verdict_and_no_crash(tmp_path: Path) -> None:
     assert (empty.drifted, empty.n_current, empty.prevalence_changed) == (None, 0, None)
 
 
-def test_a_copy_counts_once_and_training_rows_do_not_count(tmp_path: Path) -> None:
-    hold_out, pool = predictions(beta(0, 8, 2, 50), "test", "h"), predictions(beta(1, 8, 2, 50), "pool", "p")
-    seen = predictions(beta(2, 2, 6, 400), "train", "t")
-    source = evaluation(tmp_path / "evaluation", hold_out, pool, pool.assign(uri="copy.jpg"), seen)
-    summary = detect_drift(DetectDriftConfig(), evaluation=source, output=tmp_path / "drift")
-    assert (summary.n_reference, summary.n_current) == (50, 50)
-
-
 def test_a_later_evaluation_takes_the_pool_s_place(tmp_path: Path) -> None:
-    hold_out, pool = predictions(beta(0, 8, 2, 300), "test", "h"), predictions(beta(1, 8, 2, 300), "pool", "p")
+    hold_out, pool = confidences(beta(0, 8, 2, 300), "reference"), confidences(beta(1, 8, 2, 300), "pool")
     then = evaluation(tmp_path / "then", hold_out, pool)
-    now = evaluation(tmp_path / "now", hold_out, predictions(beta(2, 2, 6, 350), "pool", "p"))
+    now = evaluation(tmp_path / "now", hold_out, confidences(beta(2, 2, 6, 350), "pool"))
     assert detect_drift(DetectDriftConfig(), evaluation=then, output=tmp_path / "a").drifted is False
     later = detect_drift(DetectDriftConfig(), evaluation=then, current=now, output=tmp_path / "b")
     assert (later.drifted, later.n_current) == (True, 350)
 
 
 def test_a_small_sample_that_passes_the_threshold_by_chance_is_not_called_drift(tmp_path: Path) -> None:
-    tables = predictions(beta(0, 5, 2, 25), "test", "h"), predictions(beta(1, 5, 2, 25), "pool", "p")
+    tables = confidences(beta(0, 5, 2, 25), "reference"), confidences(beta(1, 5, 2, 25), "pool")
     source = evaluation(tmp_path / "evaluation", *tables)
     summary = detect_drift(DetectDriftConfig(), evaluation=source, output=tmp_path / "drift")
     assert summary.score is not None
@@ -216,8 +239,8 @@ def test_a_small_sample_that_passes_the_threshold_by_chance_is_not_called_drift(
     assert "chance alone reaches" in summary.verdict
 
 
-def test_predictions_without_probabilities_are_refused(tmp_path: Path) -> None:
-    table = predictions(beta(0, 8, 2, 50), "test", "h").drop(columns="probabilities")
-    source = evaluation(tmp_path / "evaluation", table)
-    with pytest.raises(ArtifactError, match="without probabilities"):
+def test_an_evaluation_without_confidences_is_refused(tmp_path: Path) -> None:
+    source = evaluation(tmp_path / "evaluation", confidences(beta(0, 8, 2, 50), "reference"))
+    (source / "confidence.parquet").unlink()
+    with pytest.raises(ArtifactError, match=r"confidence\.parquet is missing; run the step"):
         detect_drift(DetectDriftConfig(), evaluation=source, output=tmp_path / "drift")

@@ -1,12 +1,13 @@
 """Embedding: vectors in order, whatever the batch, and nothing embedded twice."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from chain import SOURCE, Chain
+from chain import PLANS, SOURCE, Chain
 
 from scanloop.archive.shards import iterate_shards
 from scanloop.artifacts import is_exempt, read_json, read_table
@@ -120,15 +121,53 @@ def test_two_runs_give_the_same_bytes(chain: Chain, tmp_path: Path, embedded_sli
 
 def test_what_the_cache_holds_is_not_embedded_again(chain: Chain, tmp_path: Path, embedded_slices: list[int]) -> None:
     inputs = chain.inputs("catalog", "encoder")
-    digest = read_json(chain["encoder"] / "encoder.json")["digest"]
-    shards = read_json(chain["catalog"] / "catalog.json")["shards"]
+    shutil.copytree(chain["embeddings"].parent / CACHE, tmp_path / CACHE)
+    shard = read_json(chain["catalog"] / "catalog.json")["shards"]["shard-000001.tar"]
+    (cached,) = (tmp_path / CACHE).rglob(f"{shard[:16]}.safetensors")
     planted = np.full((50, 256), 7, np.float16)
-    write_vectors(vectors_path(tmp_path / CACHE, digest, shards["shard-000001.tar"]), planted)
+    write_vectors(cached, planted)
     embed(EmbedConfig(), **inputs, output=tmp_path / "embeddings")
-    assert embedded_slices == [50, 20]
+    assert embedded_slices == []
     manifest = read_table(chain["catalog"], "manifest")
     ids = manifest.loc[manifest["shard"] == "shard-000001.tar", "slice_id"].tolist()
     np.testing.assert_array_equal(read_embeddings(tmp_path / "embeddings").of(ids), planted)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("code_digest", lambda _: "another line"), ("packages", lambda: {"torch": "another"}), ("nothing", None)],
+)
+def test_vectors_of_other_code_or_packages_are_made_again(
+    name: str,
+    changed: Callable[..., object],
+    chain: Chain,
+    tmp_path: Path,
+    embedded_slices: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = chain.inputs("catalog", "encoder")
+    shutil.copytree(chain["embeddings"].parent / CACHE, tmp_path / CACHE)
+    if changed:
+        for module in ("scanloop.build", "scanloop.steps.embed"):
+            monkeypatch.setattr(f"{module}.{name}", changed)
+    embed(EmbedConfig(), **inputs, output=tmp_path / "embeddings")
+    assert embedded_slices == ([50, 50, 20] if changed else [])
+    embed(EmbedConfig(), **inputs, output=tmp_path / "again")
+    assert embedded_slices == ([50, 50, 20] if changed else [])
+
+
+def test_vectors_of_another_batch_size_whose_last_bits_may_differ_are_made_again(
+    chain: Chain, tmp_path: Path, embedded_slices: list[int]
+) -> None:
+    shutil.copytree(chain["embeddings"].parent / CACHE, tmp_path / CACHE)
+    embed(EmbedConfig(batch_size=7), **chain.inputs("catalog", "encoder"), output=tmp_path / "embeddings")
+    assert embedded_slices == [50, 50, 20]
+
+
+def test_an_encoder_prepared_for_slices_of_another_size_is_refused(chain: Chain, tmp_path: Path) -> None:
+    ingest(PLANS["catalog"][1].model_copy(update={"short_side_px": 24}), output=tmp_path / "catalog")
+    with pytest.raises(ArtifactError, match=r"24 px.*prepared for 32; run pretrain.*short_side_px to 32"):
+        embed(EmbedConfig(), catalog=tmp_path / "catalog", encoder=chain["encoder"], output=tmp_path / "embeddings")
 
 
 def test_a_cached_file_that_is_torn_or_of_another_length_is_made_again(

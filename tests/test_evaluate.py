@@ -1,126 +1,23 @@
 """The step evaluate, on real bundles of a network that reads brightness."""
 
 import hashlib
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import PIL.Image
 import pytest
-import torch
+from brightness import CLASSES, draw_slices, new_run, seal
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from scanloop.archive.shards import ShardWriter
-from scanloop.artifacts import read_json, read_table, write_json, write_table
-from scanloop.bundle.facts import BundleFacts, Calibration
+from scanloop.artifacts import read_json, read_table, write_table
 from scanloop.bundle.read import read_bundle
-from scanloop.bundle.write import write_bundle
 from scanloop.config import EvaluateConfig
-from scanloop.embedding.preprocess import Preprocess
 from scanloop.errors import ArtifactError, BundleError, LeakageError, TooFewLabelsError
 from scanloop.evaluation.holdout import mean_probabilities
 from scanloop.steps.evaluate import Scorer, evaluate
-from scanloop.types import Image
 
-CLASSES = ("cancer", "normal")
 CONFIG = EvaluateConfig(resamples=200, seed=1)
-INPUTS = ("catalog", "labels", "pseudo_labels", "bundle", "baseline")
-
-
-class Brightness(torch.nn.Module):
-    """Bright is cancer; `bias` moves the border."""
-
-    def __init__(self, bias: float) -> None:
-        super().__init__()
-        self.head = torch.nn.Linear(3, 2)
-        with torch.no_grad():
-            self.head.weight.copy_(torch.tensor([[1.0], [-1.0]]).repeat(1, 3))
-            self.head.bias.copy_(torch.tensor([bias, -bias]))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(images.mean(dim=(2, 3)))
-
-
-def draw_slices(n: int) -> tuple[list[Image], list[str]]:
-    """Bright slices are mostly cancer."""
-    rng = np.random.default_rng(0)
-    labels = [CLASSES[row % 2] for row in range(n)]
-    levels = [rng.normal(140 if label == "cancer" else 100, 22) for label in labels]
-    return [np.clip(rng.normal(level, 10, (20, 24)), 0, 255).astype(np.uint8) for level in levels], labels
-
-
-def to_png(image: Image) -> bytes:
-    sink = io.BytesIO()
-    PIL.Image.fromarray(image).save(sink, "PNG")
-    return sink.getvalue()
-
-
-def new_catalog(folder: Path, test: bool) -> pd.DataFrame:
-    """60 slices in groups of two: first 30 with labels, 20 of them the test; slice 40 has a copy under another uri."""
-    images, labels = draw_slices(60)
-    writer = ShardWriter(folder, shard_slices=25)
-    rows = []
-    for row, (image, label) in enumerate(zip(images, labels, strict=True)):
-        slice_id = hashlib.sha256(str(row).encode()).hexdigest()
-        split = "test" if test and row < 20 else "train"
-        known = label if row < 30 else None
-        rows.append({"slice_id": slice_id, "group_id": f"g{row // 2}", "label": known, "split": split}
-                    | writer.add(slice_id, to_png(image))._asdict())  # fmt: skip
-    writer.close()
-    manifest = pd.DataFrame(rows)
-    uris = [f"scans/{row}.png" for row in range(60)] + ["scans/copy of 40.png"]
-    sources = pd.DataFrame({"slice_id": [*manifest["slice_id"], manifest["slice_id"][40]], "uri": uris})
-    write_table(folder, "manifest", manifest)
-    write_table(folder, "sources.parquet", sources)
-    write_json(folder / "catalog.json", {"classes": CLASSES, "positive_class": "cancer"})
-    return manifest
-
-
-def out_of_fold(manifest: pd.DataFrame, bought: list[int], noise: float) -> pd.DataFrame:
-    """Two repeats of the labelled training slices and of those bought later, whose logits are wrong on purpose."""
-    rng = np.random.default_rng(5)
-    rows = []
-    for repeat in range(2):
-        for row in [*np.flatnonzero(manifest["label"].notna() & (manifest["split"] == "train")), *bought]:
-            label = manifest["label"][row] or "cancer"
-            sign = (1 if label == "cancer" else -1) * (-1 if row in bought else 1)
-            logit = 1.5 * sign + noise * rng.normal()
-            rows.append({"slice_id": manifest["slice_id"][row], "group_id": manifest["group_id"][row], "repeat": repeat,
-                         "fold": int(row) % 3, "label": label, "logits": [logit, -logit]})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def seal(folder: Path) -> Path:
-    """Give an artifact the key that the step reads."""
-    write_json(folder / "artifact.json", {"key": hashlib.sha256(str(folder).encode()).hexdigest()})
-    return folder
-
-
-def new_run(folder: Path, test: bool, promoted: bool = True) -> dict[str, Path]:
-    """Every input of the step; slices 50 and 51 were bought, 31 and 32 were promoted."""
-    manifest = new_catalog(folder / "catalog", test)
-    bought = [50, 51]
-    answers = pd.DataFrame({"slice_id": manifest["slice_id"][bought], "label": ["cancer", "normal"]})
-    write_table(folder / "labels", "labels.parquet", answers)
-    pool = [row for row in range(30, 60) if row not in bought]
-    uris = [(manifest["slice_id"][row], f"scans/{row}.png") for row in pool] + [
-        (manifest["slice_id"][40], "scans/copy of 40.png")
-    ]
-    pseudo = pd.DataFrame(uris, columns=["slice_id", "uri"])
-    pseudo["promoted"] = [promoted and row in (1, 2) for row in range(len(pseudo))]
-    pseudo["reason"] = np.where(pseudo["promoted"], "promoted", "low_confidence")
-    write_table(folder / "pseudo_labels", "pseudo_labels.parquet", pseudo)
-    baseline = (0.4, 2.0)
-    for name, (bias, noise) in (("bundle", (0.0, 1.0) if promoted else baseline), ("baseline", baseline)):
-        write_table(folder / name, "out_of_fold.parquet", out_of_fold(manifest, bought, noise))
-        facts = BundleFacts(
-            "mean brightness", "none", CLASSES, "cancer", Preprocess(32, 16), Calibration(1.0, "none", 30, 15),
-            tuple(draw_slices(3)[0]), "d" * 64, {"labelled": {"cancer": 15, "normal": 15}}, {},
-        )  # fmt: skip
-        write_bundle(folder / name, Brightness(bias), facts)
-    return {name: seal(folder / name) for name in INPUTS}
 
 
 @pytest.fixture(scope="module")
@@ -209,10 +106,63 @@ def test_without_promoted_labels_the_supervised_arm_is_deployed_and_the_arms_are
     assert summary.macro_f1 == summary.supervised_macro_f1
 
 
+def test_promoted_labels_that_the_bundle_did_not_learn_from_leave_it_supervised(tmp_path: Path) -> None:
+    inputs = new_run(tmp_path, test=True, promoted=True, learnt=0)
+    assert read_table(inputs["pseudo_labels"], "pseudo_labels.parquet")["promoted"].any()
+    assert evaluate(CONFIG, **inputs, output=tmp_path / "evaluation").deployed_arm == "supervised"
+
+
+def sides(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    table = read_table(folder, "confidence.parquet").set_index("slice_id")
+    return table[table["side"] == "reference"], table[table["side"] == "pool"]
+
+
+def test_the_watch_on_drift_compares_the_model_that_learnt_from_no_pool_slice(
+    with_test: dict[str, Path], tmp_path: Path
+) -> None:
+    evaluate(CONFIG, **with_test, output=tmp_path / "evaluation")
+    reference, pool = sides(tmp_path / "evaluation")
+    said = direct(with_test, "baseline", slice(60))
+    ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(60)]
+    watched = [row for row in range(30, 60) if row not in (50, 51)]  # promoted ones too, but not those bought
+    for side, rows in ((reference, list(range(20))), (pool, watched)):
+        assert sorted(side.index) == sorted(ids[row] for row in rows)
+        found = side.loc[[ids[row] for row in rows]]
+        np.testing.assert_allclose(found["confidence"], said[rows].max(axis=1), atol=1e-6)
+        assert found["positive"].tolist() == (said[rows].argmax(axis=1) == 0).tolist()
+
+
+def test_out_of_fold_the_reference_is_one_repeat_and_no_mean_of_several(
+    without_test: dict[str, Path], tmp_path: Path
+) -> None:
+    evaluate(CONFIG, **without_test, output=tmp_path / "evaluation")
+    reference, _ = sides(tmp_path / "evaluation")
+    table = read_table(without_test["baseline"], "out_of_fold.parquet")
+    bought = set(read_table(without_test["labels"], "labels.parquet")["slice_id"])
+    first = table[(table["repeat"] == 0) & ~table["slice_id"].isin(bought)]
+    logits = np.stack(first["logits"])
+    expected = np.exp(logits).max(axis=1) / np.exp(logits).sum(axis=1)
+    assert len(reference) == len(first) == 30
+    np.testing.assert_allclose(reference.loc[first["slice_id"], "confidence"], expected)
+    mean = np.stack(mean_probabilities(table).loc[first["slice_id"]]).max(axis=1)
+    assert np.abs(expected - mean).max() > 0.01
+
+
+def test_a_large_pool_is_watched_by_a_random_draw(
+    with_test: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(CONFIG, **with_test, output=tmp_path / "whole")
+    monkeypatch.setattr("scanloop.steps.evaluate.WATCHED_SLICES", 7)
+    evaluate(CONFIG, **with_test, output=tmp_path / "drawn")
+    whole, drawn = (sides(tmp_path / name)[1] for name in ("whole", "drawn"))
+    assert (len(whole), len(drawn)) == (28, 7)
+    np.testing.assert_allclose(drawn["confidence"], whole.loc[drawn.index, "confidence"], atol=1e-6)
+
+
 def test_two_runs_leave_the_same_bytes(with_test: dict[str, Path], tmp_path: Path) -> None:
     for name in ("one", "two"):
         evaluate(CONFIG, **with_test, output=tmp_path / name)
-    for file in ("metrics.json", "predictions.parquet", "curves.json"):
+    for file in ("metrics.json", "predictions.parquet", "confidence.parquet", "curves.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 

@@ -176,11 +176,20 @@ def test_no_fold_trains_on_a_row_or_a_pseudo_label_of_a_group_that_it_predicts(
     assert used_pool > 0
 
 
+def test_the_seed_of_the_cross_validation_cuts_the_folds(encoder: Encoder) -> None:
+    stuff, known = material(), material().known
+    for plan in (PLAN, PLAN.model_copy(update={"seed": 8})):
+        expected = group_folds(known.labels, known.groups, PLAN.folds, PLAN.repeats, plan.seed)
+        cuts = train(encoder, stuff, FROZEN.model_copy(update={"cross_validation": plan})).cuts
+        for cut, fold in zip(cuts, expected, strict=True):
+            np.testing.assert_array_equal(cut.test, fold.test)
+
+
 def by_hand(known: Known, config: RetrainConfig) -> np.ndarray:
     """Out-of-fold logits (repeats, n, 2) of heads on frozen features, fold by fold."""
     plan = config.cross_validation
     logits = np.empty((plan.repeats, len(known.labels), 2))
-    for cut in group_folds(known.labels, known.groups, plan.folds, plan.repeats, config.seed):
+    for cut in group_folds(known.labels, known.groups, plan.folds, plan.repeats, plan.seed):
         seen = known.take(~np.isin(known.groups, known.groups[cut.test]))
         tuned = tune_head(seen, 2, plan.folds, config.seed + 1009 * cut.repeat + cut.number)
         logits[cut.repeat, cut.test] = tuned.head.logits(known.vectors[cut.test])

@@ -11,6 +11,7 @@ from scanloop.learning.pseudo_labels import Trial
 from scanloop.types import Interval
 
 CONFIG = PseudoLabelConfig(min_f1=0.88, margin=0.02)
+CLASSES = ["cancer", "normal"]
 PROMOTE = PromoteConfig(min_f1=0.88, margin=0.02, min_groups=100)
 
 
@@ -115,7 +116,7 @@ def predictions(labels: np.ndarray, probabilities: np.ndarray, split: str = "tes
 def check(wrong: int, wrong_champion: int, n: int = 400, seed: int = 0) -> tuple:
     labels = np.arange(n) // 2 % 2
     ours, theirs = predictions(labels, arm(labels, wrong, seed)), predictions(labels, arm(labels, wrong_champion))
-    return champion_check(ours, theirs.drop(columns="group_id"), ["cancer", "normal"], PROMOTE)
+    return champion_check(ours, theirs.drop(columns="group_id"), CLASSES, CLASSES, PROMOTE)
 
 
 def test_a_challenger_is_refused_when_worse_and_passes_when_equal_or_better() -> None:
@@ -145,6 +146,20 @@ def test_only_held_out_rows_with_a_given_label_compare_and_a_slice_counts_once()
         given_label=None, slice_id=lambda frame: "u" + frame["slice_id"]
     )
     more = pd.concat([ours, ours, pool, unknown], ignore_index=True)
-    found = champion_check(more, pd.concat([theirs, pool, unknown]), ["cancer", "normal"], PROMOTE)
+    found = champion_check(more, pd.concat([theirs, pool, unknown]), CLASSES, CLASSES, PROMOTE)
     assert (found.passed, found.value) == (True, 0)
     assert "(n=400, 200 groups)" in found.sentence
+
+
+@pytest.mark.parametrize(("theirs", "agreeing", "of"), [
+    (["normal", "cancer"], 0, 2), (["cancer", "normal", "unclear"], 2, 3), (["cancer"], 1, 2),
+])  # fmt: skip
+def test_a_champion_of_other_classes_cannot_be_compared_and_the_sentence_names_them(
+    theirs: list[str], agreeing: int, of: int
+) -> None:
+    labels = np.arange(400) // 2 % 2
+    ours = predictions(labels, arm(labels, 0))
+    found = champion_check(ours, ours.drop(columns="group_id"), CLASSES, theirs, PROMOTE)
+    assert (found.passed, found.value, found.bound) == (False, agreeing, of)
+    assert f"the champion tells apart {', '.join(theirs)} and the challenger cancer, normal" in found.sentence
+    assert "another promote.model_name" in found.sentence

@@ -45,10 +45,15 @@ PLANTED = {
 CASES = [(contract, *planted) for contract, cases in PLANTED.items() for planted in cases]
 
 
-def contracts() -> dict[str, str]:
-    """Name of each contract by its key."""
+def importlinter() -> ConfigParser:
     parser = ConfigParser()
     parser.read(ROOT / ".importlinter")
+    return parser
+
+
+def contracts() -> dict[str, str]:
+    """Name of each contract by its key."""
+    parser = importlinter()
     sections = [section for section in parser.sections() if section.startswith("importlinter:contract:")]
     return {section.rpartition(":")[2]: parser[section]["name"] for section in sections}
 
@@ -97,6 +102,14 @@ def test_a_planted_violation_is_found_and_its_contract_named(
     verdict = verdicts[title]
     assert verdict.returncode != 0
     assert f"{contracts()[contract]} BROKEN" in verdict.stdout, verdict.stdout + verdict.stderr
+
+
+def test_what_a_component_must_not_reach_is_everything_but_what_its_contract_names() -> None:
+    forbidden = set(importlinter()["importlinter:contract:thin-components"]["forbidden_modules"].split())
+    paths = (ROOT / "src" / "scanloop").iterdir()
+    modules = {path.stem for path in paths if path.suffix == ".py" or (path / "__init__.py").is_file()} - {"__init__"}
+    allowed = {"steps", "artifacts", "config", "types", "errors"}
+    assert forbidden == {f"scanloop.{name}" for name in modules - allowed}
 
 
 def test_make_check_runs_the_linter_that_finds_them() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from stored import stored_slices
 
 from scanloop.archive.decode import decode, encode_png
-from scanloop.archive.shards import iterate_shards, read_slice
+from scanloop.archive.shards import iterate_shards
 from scanloop.archive.splits import assert_no_leakage
 from scanloop.artifacts import is_exempt, read_json, read_table
 from scanloop.config import FolderSource, IngestConfig, NpzSource, SyntheticSource
@@ -76,10 +77,11 @@ def test_the_brain_archive_comes_in_whole(data_dir: Path, tmp_path: Path) -> Non
             file = tar.extractfile(members[uri])
             assert file is not None
             payload = file.read()
-            row = manifest.set_index("slice_id").loc[of_uri[uri]]
+            rows = manifest[manifest["slice_id"] == of_uri[uri]]
+            row = rows.iloc[0]
             assert row["sha256"] == hashlib.sha256(payload).hexdigest()
             assert of_uri[uri] == hashlib.sha256(f"{row['sha256']}:0".encode()).hexdigest()
-            stored = read_slice(catalog, row["shard"], row["offset"], row["length"])
+            stored = stored_slices(catalog, rows)[of_uri[uri]]
             whole = decode(payload, min_side_px=8, max_pixels=10**6)
             assert stored.shape[:2] == (256, 256)
             blocks = whole.reshape(256, 2, 256, 2, *whole.shape[2:]).mean(axis=(1, 3))

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from local_run import ARTIFACTS, TINY, Done, digests, orphans, run, run_after_kills, stamps
+from filelock import FileLock
+from local_run import ARTIFACTS, TINY, Done, Killed, digests, orphans, run, run_after_kills, stamps
 
 from scanloop.artifacts import KINDS, TABLES, check_artifact, count_rows, read_table
 from scanloop.errors import ArchiveError, ConfigError
 
-KILLS, LONGEST_SECONDS = 10, 50.0
+KILLS, LONGEST_SECONDS = 10, 15.0
 MAY_BE_EMPTY = {"quarantine.parquet"}
 
 
@@ -22,7 +23,7 @@ class Loop:
     first: Done
     digests: dict[str, str]
     interrupted_folder: Path
-    interrupted: Future[Done]
+    interrupted: Future[Killed]
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +57,13 @@ def test_both_tables_of_predictions_list_every_uri(loop: Loop) -> None:
         assert frame[["probability", "confidence", "label", "reason", "promoted"]].notna().to_numpy().all()
 
 
-def test_a_run_that_was_killed_again_and_again_ends_in_the_same_bytes(loop: Loop) -> None:
-    last = loop.interrupted.result()
-    assert last.code == 0, last.text
+def test_ten_kills_of_the_parent_end_in_the_bytes_of_an_undisturbed_run(loop: Loop) -> None:
+    killed = loop.interrupted.result()
+    assert killed.kills == KILLS
+    assert killed.last.code == 0, killed.last.text
     assert orphans(loop.interrupted_folder, patience_seconds=5) == []
-    assert digests(loop.interrupted_folder) == loop.digests
+    for found in (*killed.finished, digests(loop.interrupted_folder)):
+        assert found == loop.digests
 
 
 @dataclass(frozen=True)
@@ -101,15 +104,32 @@ def test_a_changed_value_runs_exactly_the_steps_downstream(loop: Loop, reruns: R
 
 
 @pytest.mark.integration
-def test_ten_kills_of_the_parent_end_in_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
+def test_kills_over_the_length_of_whole_runs_end_in_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
     config = tmp_path / "tiny.yaml"
     config.write_text(TINY)
     whole = run(config, tmp_path / "whole")
     assert whole.code == 0, whole.text
-    last = run_after_kills(config, tmp_path / "interrupted", 10, whole.seconds)
-    assert last.code == 0, last.text
+    killed = run_after_kills(config, tmp_path / "interrupted", 30, whole.seconds)
+    assert killed.kills == 30
+    assert killed.last.code == 0, killed.last.text
     assert orphans(tmp_path / "interrupted", patience_seconds=5) == []
-    assert digests(tmp_path / "interrupted") == digests(tmp_path / "whole")
+    for found in (*killed.finished, digests(tmp_path / "interrupted")):
+        assert found == digests(tmp_path / "whole")
+
+
+def test_the_watch_over_a_run_in_another_folder_is_found_again(loop: Loop, tmp_path: Path) -> None:
+    options = ("--pipeline", "watch", "--from", str(loop.folder))
+    first = run(loop.config, tmp_path / "watch", *options)
+    assert first.code == 0, first.text
+    assert {path.parent.name for path in (tmp_path / "watch").glob("*/artifact.json")} == {"drift", "account", "report"}
+    assert "every step was found in the cache" in run(loop.config, tmp_path / "watch", *options).text
+
+
+def test_a_second_run_into_a_folder_at_work_is_refused(loop: Loop) -> None:
+    with FileLock(loop.folder / ".run.lock"):
+        second = run(loop.config, loop.folder)
+    assert second.code == 1
+    assert f"another run is at work in {loop.folder}" in second.text.replace("\n", " ")
 
 
 def test_an_empty_folder_as_archive_is_one_clear_error(tmp_path: Path) -> None:

@@ -15,71 +15,22 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from chain import PLANS, Chain
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from watched import FINISHED, artifact, labels_in, make_run, parse, scrape, value
 
 from monitoring.__main__ import main
 from monitoring.exporter import registry_of
 from monitoring.metrics import METRICS
-from scanloop.artifacts import KINDS, write_bytes, write_json, write_table
+from scanloop.artifacts import read_table, write_bytes, write_json, write_table
 from scanloop.config import AccountConfig, DetectDriftConfig
 from scanloop.errors import ConfigError
 from scanloop.steps.account import account
 from scanloop.steps.detect_drift import detect_drift
+from scanloop.steps.pseudo_label import pseudo_label
 
 ROOT = Path(__file__).parents[1]
-FINISHED = 1_700_000_000.0
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def artifact(run: Path, kind: str) -> Path:
-    """A folder that is whole as far as its files' names go, with the two files that every artifact has."""
-    path = run / kind
-    for name in KINDS[kind]:
-        if not (path / name).exists():
-            write_bytes(path / name, b"{}")
-    write_json(path / "run.json", {"seconds": 1.0, "finished": FINISHED, "machine": {}})
-    write_json(path / "artifact.json", {"kind": kind, "key": "key", "summary": {}, "files": {}})
-    return path
-
-
-def labels_in(run: Path, slices: list[str]) -> None:
-    write_table(run / "labels", "labels.parquet", pd.DataFrame({"slice_id": slices, "label": "cancer"}))
-    artifact(run, "labels")
-
-
-def make_run(run: Path) -> Path:
-    """A finished run: 3 quarantined, 4 queued and 1 of them labelled, 2 of 5 pseudo-labels promoted, drifted."""
-    reasons = ["truncated", "truncated", "too_small"]
-    write_table(run / "catalog", "quarantine.parquet", pd.DataFrame({"uri": ["a", "b", "c"], "reason": reasons}))
-    queue = pd.DataFrame({"slice_id": list("abcd"), "rank": range(4), "price": [0.55, 0.55, 0.55, 1.1]})
-    write_table(run / "queue", "queue.parquet", queue)
-    pseudo = pd.DataFrame({"slice_id": list("efghi"), "promoted": [True, False, True, False, False]})
-    write_table(run / "pseudo_labels", "pseudo_labels.parquet", pseudo)
-    arms = {"supervised": {"macro_f1": {"low": 0.7}}, "semi_supervised": {"macro_f1": {"low": 0.81, "value": 0.9}}}
-    write_json(run / "evaluation" / "metrics.json", {"arms": arms, "deployed_arm": "semi_supervised"})
-    pool = {"n": 200, "mean": 0.75, "quantiles": {"0.05": 0.6, "0.5": 0.7}}
-    drift = {"score": 0.4, "threshold": 0.2, "drifted": True, "current": pool}
-    write_json(run / "drift" / "drift.json", drift)
-    write_json(run / "account" / "ledger.json", {"total_eur": 91.5, "cap_eur": 100.0})
-    for kind in ("catalog", "queue", "pseudo_labels", "evaluation", "drift", "account"):
-        artifact(run, kind)
-    labels_in(run, ["a"])
-    return run
-
-
-def parse(text: str) -> Samples:
-    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
-    return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
-
-
-def scrape(runs: Path) -> Samples:
-    return parse(generate_latest(registry_of(runs)).decode())
-
-
-def value(samples: Samples, name: str, run: str = "demo", **labels: str) -> float | None:
-    return samples.get((f"scanloop_{name}", frozenset({"run": run, **labels}.items())))
 
 
 def free_port() -> int:
@@ -116,8 +67,9 @@ def test_every_metric_of_a_run_says_what_its_artifacts_say(tmp_path: Path) -> No
     samples = scrape(tmp_path)
     expected = {
         "drift_score": 0.4, "drift_threshold": 0.2, "drift_detected": 1, "spend_euros": 91.5, "spend_cap_euros": 100,
-        "queue_labels": 3, "queue_price_euros": 2.2, "pseudo_label_candidates": 5, "pseudo_label_promoted": 2,
-        "holdout_f1_lower_bound": 0.81, "run_unreadable": 0, "pool_confidence_count": 200, "pool_confidence_sum": 150,
+        "queue_labels": 3, "queue_price_euros": 2.2, "pseudo_label_pool": 5, "pseudo_label_candidates": 2,
+        "pseudo_label_promoted": 2, "holdout_f1_lower_bound": 0.81, "run_unreadable": 0,
+        "pool_confidence_count": 200, "pool_confidence_sum": 150,
     }  # fmt: skip
     assert {name: value(samples, name) for name in expected} == pytest.approx(expected)
     assert value(samples, "pool_confidence", quantile="0.5") == 0.7
@@ -179,7 +131,7 @@ def test_a_taken_port_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(("name", "payload"), [
     ("queue/queue.parquet", b"PAR1 half"), ("account/ledger.json", b"{"), ("drift/drift.json", b'{"score": "high"}'),
     ("evaluation/metrics.json", b"[]"), ("catalog/run.json", b""), ("labels/artifact.json", None),
-    ("pseudo_labels/pseudo_labels.parquet", None),
+    ("pseudo_labels/pseudo_labels.parquet", None), ("pseudo_labels/certificate.json", b"{}"),
 ])  # fmt: skip
 def test_a_broken_run_is_reported_and_the_rest_is_exposed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, payload: bytes | None
@@ -245,11 +197,11 @@ def test_what_account_and_detect_drift_write_is_what_the_exporter_reads(tmp_path
     run = tmp_path / "demo"
     write_table(run / "catalog", "manifest", pd.DataFrame({"slice_id": ["a"]}))
     write_table(run / "catalog", "quarantine.parquet", pd.DataFrame({"uri": [], "reason": []}))
-    table = pd.DataFrame({"slice_id": [f"s{index}" for index in range(60)], "split": ["test", "pool"] * 30})
-    table = table.assign(probability=0.9, confidence=0.9, probabilities=pd.Series([[0.1, 0.9]] * 60))
-    write_table(run / "evaluation", "predictions.parquet", table)
+    table = pd.DataFrame({"slice_id": [f"s{index}" for index in range(60)], "side": ["reference", "pool"] * 30})
+    write_table(run / "evaluation", "confidence.parquet", table.assign(confidence=0.9, positive=True))
     arms = {"supervised": {"macro_f1": {"low": 0.7}}}
-    write_json(run / "evaluation" / "metrics.json", {"arms": arms, "deployed_arm": "supervised"})
+    facts = {"arms": arms, "deployed_arm": "supervised", "holdout": {"kind": "test"}}
+    write_json(run / "evaluation" / "metrics.json", facts)
     for kind in ("catalog", "evaluation"):
         artifact(run, kind)
     write_json(run / "catalog" / "run.json", {"seconds": 36000.0, "finished": FINISHED})
@@ -260,6 +212,27 @@ def test_what_account_and_detect_drift_write_is_what_the_exporter_reads(tmp_path
     assert found == {"spend_euros": 0.3, "spend_cap_euros": 10, "drift_score": 0, "drift_detected": 0}
     assert value(samples, "pool_confidence", quantile="0.5") == pytest.approx(0.9)
     assert value(samples, "run_unreadable") == 0
+
+
+@pytest.mark.parametrize("min_f1", [0.0, 1.0])
+def test_what_pseudo_label_writes_is_counted_by_slice_however_many_copies_there_are(
+    chain: Chain, tmp_path: Path, min_f1: float
+) -> None:
+    config = PLANS["pseudo_labels"][1].model_copy(update={"min_f1": min_f1})
+    inputs = chain.inputs("catalog", "embeddings", "labels")
+    pseudo_label(config, **inputs, output=tmp_path / "demo" / "pseudo_labels")
+    rows = read_table(tmp_path / "demo" / "pseudo_labels", "pseudo_labels.parquet")
+    slices = rows.drop_duplicates("slice_id")
+    refused = slices["reason"] == "refused by the hold-out gate"
+    expected = {
+        "pseudo_label_pool": (~slices["reason"].isin(["labelled", "held out with its group"])).sum(),
+        "pseudo_label_candidates": (refused | slices["promoted"]).sum(),
+        "pseudo_label_promoted": slices["promoted"].sum(),
+    }
+    samples = scrape(tmp_path)
+    assert {name: value(samples, name) for name in expected} == expected
+    assert len(slices) < len(rows), "the archive holds copies"
+    assert bool(expected["pseudo_label_promoted"]) == (min_f1 == 0)
 
 
 @pytest.mark.integration

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from components.base import IMAGE
-from pipelines.registry import COMPILED, PIPELINES, compile_all
+from pipelines.registry import COMPILED, IMPORTED, PIPELINES, compile_all
 from scanloop.config import STEPS
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +67,15 @@ def test_every_pipeline_ends_with_account_and_then_report(pipeline: str) -> None
     everything = set(tasks(pipeline))
     assert upstream(pipeline, "report") == everything - {"report"}
     assert upstream(pipeline, "account") == everything - {"account", "report"}
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_account_is_told_of_exactly_what_was_imported(pipeline: str) -> None:
+    inputs = tasks(pipeline)["account"]["inputs"]
+    producers = {name: given["taskOutputArtifact"]["producerTask"] for name, given in inputs["artifacts"].items()}
+    imported = sorted(name for name, task in producers.items() if task.startswith("importer"))
+    assert inputs["parameters"]["imported"]["runtimeValue"]["constant"] == imported
+    assert set(imported) == set(IMPORTED.get(pipeline, ())) - {"current"}
 
 
 @pytest.mark.parametrize("pipeline", ["intake", "loop"])

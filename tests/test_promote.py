@@ -16,7 +16,7 @@ from scanloop.artifacts import read_json, read_table, write_json, write_table
 from scanloop.config import PromoteConfig
 from scanloop.errors import LeakageError
 from scanloop.steps.promote import promote
-from scanloop.tracking import KEY_TAG, Registry
+from scanloop.tracking import DECISION_TAG, KEY_TAG, Registry
 
 EASY = PromoteConfig(min_f1=0.0, margin=0.02, min_groups=5)
 _names = itertools.count()
@@ -116,6 +116,43 @@ def test_a_second_model_is_held_against_the_champion_paired_and_refused_when_wor
     decision = read_json(folder / f"{name}-3" / "promotion.json")
     assert decision["had_champion"] is True
     assert decision["checks"][-1]["value"] == 0  # the same predictions, the same mistakes: no difference at all
+
+
+def test_a_champion_that_fails_stricter_bounds_stays_and_the_decision_says_so(
+    chain: Chain, folder: Path, name: str
+) -> None:
+    evaluation = new_evaluation(chain, folder, f"{name}-a", wrong=1)
+    easy = EASY.model_copy(update={"model_name": name})
+    assert decide(chain, folder, easy, evaluation, f"{name}-1").decision == "promoted"
+    summary = decide(chain, folder, easy.model_copy(update={"min_f1": 1.0}), evaluation, f"{name}-2")
+    assert (summary.decision, summary.alias) == ("refused", "champion")
+    assert summary.reason.startswith("the champion no longer meets the bounds: the lower bound of macro-F1 is")
+    assert summary.reason.endswith("it stays champion until another model takes its place")
+    decision = read_json(folder / f"{name}-2" / "promotion.json")
+    assert (decision["had_champion"], decision["stays_champion"]) == (False, True)
+    assert alias_key(folder, name, "champion") == f"{name}-a"
+    with pytest.raises(MlflowException):
+        alias_key(folder, name, "challenger")
+    (version,) = versions(folder, name)
+    assert version.tags[DECISION_TAG] == "refused"
+    assert decide(chain, folder, easy, evaluation, f"{name}-3").decision == "promoted"
+    assert versions(folder, name)[0].tags[DECISION_TAG] == "promoted"
+
+
+def test_a_champion_of_other_classes_is_not_compared_and_the_reason_names_them(
+    chain: Chain, folder: Path, name: str
+) -> None:
+    config = EASY.model_copy(update={"model_name": name})
+    first, second = (new_evaluation(chain, folder, f"{name}-{mark}", wrong=1) for mark in "ab")
+    assert decide(chain, folder, config, first, f"{name}-1").decision == "promoted"
+    bundle = shutil.copytree(chain["bundle"], folder / f"{name}-bundle")
+    write_json(bundle / "classes.json", {"classes": ["normal", "lesion"], "positive_class": "lesion"})
+    write_json(bundle / "artifact.json", read_json(bundle / "artifact.json") | {"key": name})
+    output = folder / f"{name}-2"
+    summary = promote(config, catalog=chain["catalog"], bundle=bundle, evaluation=second, output=output)
+    assert (summary.decision, summary.alias) == ("refused", "challenger")
+    assert "the champion tells apart lesion, normal and the challenger normal, lesion, in this order" in summary.reason
+    assert alias_key(folder, name, "champion") == f"{name}-a"
 
 
 def test_done_again_under_the_same_key_it_adds_no_version(chain: Chain, folder: Path, name: str) -> None:

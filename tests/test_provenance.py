@@ -146,6 +146,27 @@ def test_a_folders_digest_changes_with_names_sizes_and_times(tmp_path: Path) -> 
     assert len(set(seen)) == len(seen)
 
 
+def test_a_folders_digest_follows_links_as_the_reader_does(tmp_path: Path) -> None:
+    elsewhere, archive = tmp_path / "elsewhere", tmp_path / "archive"
+    elsewhere.mkdir()
+    archive.mkdir()
+    (elsewhere / "1.png").write_bytes(b"one")
+    (archive / "linked").symlink_to(elsewhere)
+    before = source_digest(archive)
+    (elsewhere / "2.png").write_bytes(b"two")
+    assert source_digest(archive) != before
+
+
+def test_a_link_to_nothing_counts_with_its_target(tmp_path: Path) -> None:
+    link = tmp_path / "1.png"
+    link.symlink_to("nowhere")
+    before = source_digest(tmp_path)
+    assert source_digest(tmp_path) == before
+    link.unlink()
+    link.symlink_to("elsewhere")
+    assert source_digest(tmp_path) != before
+
+
 def test_the_machine_does_not_say_whose_it_is() -> None:
     assert set(machine()) == {"processor", "cores", "system", "python"}
     assert os.uname().nodename not in str(machine())

@@ -209,10 +209,21 @@ def test_two_groups_of_a_class_are_too_few_to_be_tried_and_the_error_names_the_c
         pseudo_label(RULE, **chain.inputs("catalog", "embeddings", "labels"), output=tmp_path / "pseudo_labels")
 
 
+def test_the_seed_of_the_cross_validation_cuts_the_folds() -> None:
+    plans = (PLAN, PLAN.model_copy(update={"seed": PLAN.seed + 1}))
+    one, again, other = (
+        trial_by_cross_validation(new_known(), new_pool(), 2, RULE.model_copy(update={"cross_validation": plan}))
+        for plan in (PLAN, *plans)
+    )
+    np.testing.assert_array_equal(one.supervised, again.supervised)
+    assert not np.array_equal(one.supervised, other.supervised)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_three_groups_of_a_class_among_many_of_the_other_can_be_tried(seed: int) -> None:
     known = new_known(n=60)
     labels = np.isin(known.groups, ["g0001", "g0004", "g0009"]).astype(np.int64)
-    config = RULE.model_copy(update={"seed": seed})
+    plan = PLAN.model_copy(update={"seed": seed})
+    config = RULE.model_copy(update={"seed": seed, "cross_validation": plan})
     trial = trial_by_cross_validation(replace(known, labels=labels), new_pool(), 2, config)
     assert np.isfinite(trial.semi_supervised).all()

@@ -1,20 +1,19 @@
 """The page of a run: whole, self-contained, escaped, and readable by everybody."""
 
 import base64
-import hashlib
 import io
 import re
-from collections.abc import Mapping
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import PIL.Image
 import pytest
+from reported import CLASSES, new_run
+from stored import stored_slices
 
-from scanloop.archive.shards import ShardWriter, read_slice
-from scanloop.artifacts import read_table, write_bytes, write_json, write_table
+from scanloop.artifacts import read_json, read_table, write_json
 from scanloop.config import ReportConfig
 from scanloop.evaluation.comparison import Holdout
 from scanloop.evaluation.curves import curves
@@ -24,8 +23,6 @@ from scanloop.report.material import Material
 from scanloop.report.page import SECTIONS, render
 from scanloop.steps.report import report
 
-SCRIPT = "scans/<script>alert(1)<script>.png"
-CLASSES = ("cancer $a$", "normal & <b>")
 VOID = {"meta", "img", "wbr", "br", "path", "use", "rect", "stop", "link"}
 ANCHORS = [
     "verdict", "intake", "checks", "encoder", "triage", "queue", "pseudo-labels", "arms", "performance", "promotion",
@@ -33,122 +30,10 @@ ANCHORS = [
 ]  # fmt: skip
 
 
-def new_catalog(folder: Path) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    writer, rows = ShardWriter(folder, 20), []
-    for row in range(48):
-        image = rng.integers(0, 255, (24, 20), dtype=np.uint8)
-        sink = io.BytesIO()
-        PIL.Image.fromarray(image).save(sink, "PNG")
-        slice_id = hashlib.sha256(image.tobytes()).hexdigest()
-        label = CLASSES[row % 2] if row < 30 else None
-        rows.append({"slice_id": slice_id, "group_id": f"g{row // 2}", "label": label, "split": "train"}
-                    | writer.add(slice_id, sink.getvalue())._asdict())  # fmt: skip
-    writer.close()
-    manifest = pd.DataFrame(rows)
-    uris = [SCRIPT if row == 30 else f"scans/{row}.png" for row in range(48)]
-    write_table(folder, "manifest", manifest)
-    write_table(folder, "sources.parquet", pd.DataFrame({"slice_id": manifest["slice_id"], "uri": uris}))
-    refused = [
-        ("scans/<img src=x onerror=y>.jpg", "truncated", "ends early"),
-        ("scans/empty.jpg", "empty_file", "0 bytes"),
-    ]
-    write_table(folder, "quarantine.parquet", pd.DataFrame(refused, columns=["uri", "reason", "detail"]))
-    write_json(folder / "catalog.json", {"classes": CLASSES, "positive_class": CLASSES[0], "data_digest": "d" * 64})
-    return manifest
-
-
-def new_evaluation(folder: Path, manifest: pd.DataFrame) -> Mapping[str, dict[str, object]]:
-    known = manifest[manifest["label"].notna()]
-    labels = np.array([CLASSES.index(label) for label in known["label"]])
-    rng, arms = np.random.default_rng(1), {}
-    for arm, noise in (("supervised", 1.4), ("semi_supervised", 1.0)):
-        logits = 1.5 * (2 * labels - 1) + noise * rng.normal(size=(3, len(labels)))
-        positive = 1 / (1 + np.exp(-logits))
-        arms[arm] = np.stack([1 - positive, positive], axis=2)
-    holdout = Holdout(labels, known["group_id"].to_numpy(str))
-    measurement = Measurement("cross_validation", known["slice_id"].tolist(), holdout, arms)
-    metrics = measure_arms(measurement, Resampling(100), CLASSES, "semi_supervised")
-    drawn = {arm: curves(values, holdout, CLASSES, CLASSES[0]) for arm, values in arms.items()}
-    write_json(folder / "metrics.json", metrics)
-    write_json(folder / "curves.json", {"positive_class": CLASSES[0], "deployed_arm": "semi_supervised", "arms": drawn})
-    return metrics
-
-
-def new_learning(root: Path, manifest: pd.DataFrame, metrics: Mapping[str, dict[str, object]]) -> None:
-    write_bytes(root / "encoder" / "loss.csv", b"epoch,loss\n1,4.5\n2,3.25\n3,2.75\n")
-    write_json(
-        root / "encoder" / "encoder.json", {"encoder": "smallcnn", "method": "simclr", "slices": 48, "dimension": 64}
-    )
-    write_json(root / "embeddings" / "embeddings.json", {"dimension": 64})
-    points = np.random.default_rng(2).normal(size=(48, 2))
-    clusters = {"slice_id": manifest["slice_id"], "cluster": np.arange(48) % 3, "x": points[:, 0], "y": points[:, 1]}
-    write_table(root / "triage", "clusters.parquet", pd.DataFrame(clusters))
-    triage = {
-        "k": 3, "silhouette": {"2": 0.09, "3": 0.12, "4": None}, "ari": 0.4, "nmi": None, "components": 9,
-        "variance": 0.9,
-    }  # fmt: skip
-    write_json(root / "triage" / "triage.json", triage | {"verdict": "Three clusters with blurred borders."})
-    queued = manifest["slice_id"][30:36]
-    queue = {
-        "slice_id": queued, "rank": range(1, 7), "uncertainty": 0.6, "diversity": 0.5, "price": 0.55, "reason": "torn",
-    }  # fmt: skip
-    write_table(root / "queue", "queue.parquet", pd.DataFrame(queue))
-    write_json(root / "queue" / "queue.json", {"labels": 6, "price_eur": 3.3, "budget_eur": 30.0})
-    write_table(root / "labels", "labels.parquet", pd.DataFrame({"slice_id": queued[:2], "label": CLASSES[0]}))
-    pool = manifest["slice_id"][30:]
-    pseudo = {
-        "slice_id": pool, "uri": pool, "promoted": [row % 3 == 0 for row in range(18)], "reason": "low_confidence",
-    }  # fmt: skip
-    write_table(root / "pseudo_labels", "pseudo_labels.parquet", pd.DataFrame(pseudo))
-    gate = {"passed": True, "reason": "both bounds hold", "min_f1": 0.88, "margin": 0.02}
-    gate |= {f"{arm}_macro_f1": metrics["arms"][arm]["macro_f1"] for arm in ("supervised", "semi_supervised")}
-    gate |= {"difference": metrics["difference"]["macro_f1"]}
-    certificate = {
-        "gate": gate, "promoted": 6, "candidates": 6, "pool": 18,
-        "reasons": {"promoted": 6, "low confidence": 12},
-        "rule": {"neighbours": 11, "cross_validation": {"folds": 5}},
-    }  # fmt: skip
-    write_json(root / "pseudo_labels" / "certificate.json", certificate | {"wave": 1})
-
-
-def new_operations(root: Path) -> None:
-    expectation = {
-        "name": "unique", "column": "slice_id", "sentence": "Each slice stands once", "success": True, "observed": 48,
-    }  # fmt: skip
-    write_json(root / "validation" / "validation.json", {"success": True, "expectations": [expectation]})
-    check = {"name": "groups", "passed": False, "value": 15, "bound": 100, "sentence": "Enough independent groups"}
-    promotion = {
-        "decision": "refused", "reason": "15 groups are fewer than 100", "checks": [check], "alias": "challenger",
-    }  # fmt: skip
-    write_json(root / "promotion" / "promotion.json", promotion)
-    profile = {"n": 15, "mean": 0.8, "quantiles": {"0.5": 0.85}, "confident_share": 0.6, "prevalence": None}
-    drift = {
-        "method": "psi", "score": 0.14, "threshold": 0.2, "drifted": False, "verdict": "No drift.",
-        "reference": profile,
-    }  # fmt: skip
-    write_json(root / "drift" / "drift.json", drift | {"current": profile})
-    ledger = {"entries": [{"step": "encoder", "seconds": 61.0, "eur": 0.0005}], "total_eur": 1.1005, "seconds": 61.0}
-    ledger |= {"labels": 2, "label_eur": 1.1, "cap_eur": 5000.0, "node": "cpu-2core"}
-    write_json(root / "account" / "ledger.json", ledger)
-    write_json(root / "bundle" / "bundle.json", {})
-    write_json(root / "baseline" / "bundle.json", {})
-
-
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run that left everything."""
-    root = tmp_path_factory.mktemp("run")
-    manifest = new_catalog(root / "catalog")
-    new_learning(root, manifest, new_evaluation(root / "evaluation", manifest))
-    new_operations(root)
-    folders = {folder.name: folder for folder in sorted(root.iterdir())}
-    for name, folder in folders.items():
-        write_json(
-            folder / "artifact.json", {"key": name * 8, "step": name, "config": {"seed": 7}, "packages": {"numpy": "2"}}
-        )
-        write_json(folder / "run.json", {"machine": {"cores": 2}, "seconds": 1.5})
-    return folders
+    return new_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
@@ -248,13 +133,13 @@ def test_the_verdict_says_what_was_decided_and_why_with_n_interval_and_cost(
 
 
 def test_the_gallery_shows_the_queued_pixels(html: str, artifacts: dict[str, Path]) -> None:
-    manifest = read_table(artifacts["catalog"], "manifest").set_index("slice_id")
+    manifest = read_table(artifacts["catalog"], "manifest")
+    stored = stored_slices(artifacts["catalog"], manifest)
     shown = re.findall(r'<img src="data:image/png;base64,([^"]+)"', html)
     queued = read_table(artifacts["queue"], "queue.parquet")["slice_id"][:4]
     assert len(shown) == 4
     for slice_id, payload in zip(queued, shown, strict=True):
-        stored = read_slice(artifacts["catalog"], *manifest.loc[slice_id, ["shard", "offset", "length"]])
-        np.testing.assert_array_equal(np.array(PIL.Image.open(io.BytesIO(base64.b64decode(payload)))), stored)
+        np.testing.assert_array_equal(np.array(PIL.Image.open(io.BytesIO(base64.b64decode(payload)))), stored[slice_id])
 
 
 def test_a_run_with_a_catalog_alone_says_which_step_writes_the_rest(artifacts: dict[str, Path]) -> None:
@@ -293,3 +178,39 @@ def test_an_undefined_metric_is_called_undefined(artifacts: dict[str, Path], tmp
     page = render(Material({"catalog": artifacts["catalog"], "evaluation": tmp_path}), "One class").html
     assert "undefined" in page
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL).lower().replace("provenance", "")
+
+
+def changed(artifacts: dict[str, Path], folder: Path, name: str, file: str, **changes: object) -> str:
+    """Page of the run with other values in one JSON file."""
+    copy = shutil.copytree(artifacts[name], folder / name)
+    write_json(copy / file, read_json(copy / file) | changes)
+    return render(Material(artifacts | {name: copy}), "Changed").html
+
+
+def test_the_page_says_where_the_gate_and_the_comparison_stand_on_the_same_images(
+    html: str, artifacts: dict[str, Path], tmp_path: Path
+) -> None:
+    words = "stand on the same labelled images"
+    assert html.count(words) == 2  # beside the comparison, and beside the decision
+    gate = read_json(artifacts["pseudo_labels"] / "certificate.json")["gate"] | {"kind": "validation"}
+    other_rows = changed(artifacts, tmp_path / "gate", "pseudo_labels", "certificate.json", gate=gate)
+    holdout = read_json(artifacts["evaluation"] / "metrics.json")["holdout"] | {"kind": "test"}
+    test_split = changed(artifacts, tmp_path / "test", "evaluation", "metrics.json", holdout=holdout)
+    supervised = changed(artifacts, tmp_path / "arm", "evaluation", "metrics.json", deployed_arm="supervised")
+    assert not [page for page in (other_rows, test_split, supervised) if words in page]
+
+
+def test_a_champion_below_the_bounds_is_told_from_a_refused_challenger(
+    html: str, artifacts: dict[str, Path], tmp_path: Path
+) -> None:
+    changes = {"stays_champion": True, "alias": "champion", "reason": "the champion no longer meets the bounds"}
+    page = changed(artifacts, tmp_path, "promotion", "promotion.json", **changes)
+    for words in ("Below the bounds", "The model in use no longer meets the bounds.", "No longer. The champion"):
+        assert words in page
+        assert words not in html
+    assert "The model is not put to use." in html
+    assert "The model is not put to use." not in page
+
+
+def test_the_drift_section_says_whose_confidence_is_compared(html: str) -> None:
+    assert "Compared is the confidence of one model." in html

@@ -12,6 +12,7 @@ import yaml
 
 from components.base import IMAGE
 from scanloop import __version__
+from scanloop.config_file import load_config
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("src", "components", "pipelines", "serving", "monitoring", "benchmarks", "tests")
@@ -169,12 +170,26 @@ def test_pre_commit_and_ci_call_make() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     assert [hook["entry"] for repository in hooks["repos"] for hook in repository["hooks"]] == ["make check"]
     assert "make check\nmake test\n" in (ROOT / ".ci" / "run").read_text()
-    assert ".ci/run" in (ROOT / ".github" / "workflows" / "ci.yaml").read_text()
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yaml").read_text())["jobs"]
+    run = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
+    proofs = {name: [line for line in lines if "apt-get" not in line] for name, lines in run.items()}
+    assert proofs == {"test": [".ci/run"], "integration": ["make integration"], "demo": ["make demo"]}
+    tools = [any("prometheus" in line for line in run[name]) for name in ("test", "integration")]
+    assert all(tools), "without promtool and Prometheus the tests of the alerts are skipped"
+
+
+def readme_blocks(language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    return [block for name, block in fenced if name == language]
+
+
+def readme_configurations() -> dict[str, str]:
+    """Configurations that the README shows, by the path in their first line."""
+    return {block.splitlines()[0].removeprefix("# "): block for block in readme_blocks("yaml")}
 
 
 def readme_commands() -> list[str]:
-    blocks = re.findall(r"```(?:bash|sh|shell|console)?\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines = [line.strip() for block in readme_blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
     return [line.partition(" #")[0] for line in lines if line]
 
 
@@ -184,14 +199,22 @@ def test_the_readmes_make_commands_name_targets_that_exist() -> None:
             assert command.split()[1] in make_targets(), command
 
 
+def readme_module_commands() -> list[tuple[str, list[str]]]:
+    """Module and arguments of each `python -m`."""
+    commands = [shlex.split(command) for command in readme_commands() if " -m " in command]
+    return [(words[words.index("-m") + 1], words[words.index("-m") + 2 :]) for words in commands]
+
+
+def test_the_readme_shows_a_command_of_every_module_that_has_one() -> None:
+    assert {module for module, _ in readme_module_commands()} == {
+        path.parent.name for path in ROOT.glob("*/__main__.py")
+    }
+
+
 def test_the_readmes_python_commands_are_understood() -> None:
     """Subcommands and options exist, configurations are there; nothing is run."""
-    for command in readme_commands():
-        words = shlex.split(command)
-        found = [index for index, word in enumerate(words) if word == "-m"]
-        if not found or words[found[0] + 1] not in {"pipelines", "serving"}:
-            continue
-        module, rest = words[found[0] + 1], words[found[0] + 2 :]
+    for module, rest in readme_module_commands():
+        command = shlex.join([module, *rest])
         subcommand = [rest[0]] if module == "pipelines" else []
         shown = subprocess.run(
             [sys.executable, "-m", module, *subcommand, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -200,7 +223,15 @@ def test_the_readmes_python_commands_are_understood() -> None:
         for option in (word for word in rest if word.startswith("--")):
             assert option.partition("=")[0] in shown.stdout, command
         for name in (word for word in rest if word.startswith("configs/")):
-            assert (ROOT / name).is_file(), command
+            assert (ROOT / name).is_file() or name in readme_configurations(), command
+
+
+def test_the_readmes_configurations_hold_no_fault(tmp_path: Path) -> None:
+    assert readme_configurations()
+    for name, text in readme_configurations().items():
+        path = tmp_path / Path(name).name
+        path.write_text(text)
+        assert load_config(path).name == path.stem
 
 
 def test_no_file_holds_a_secret() -> None:

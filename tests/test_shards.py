@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
+from stored import stored_slices
 
 from scanloop.archive.decode import encode_png
-from scanloop.archive.shards import FOLDER, Location, ShardWriter, iterate_shards, read_png, read_slice
+from scanloop.archive.shards import FOLDER, Location, ShardWriter, iterate_shards, read_png
 from scanloop.errors import ArtifactError
 from scanloop.types import Image
 
@@ -34,7 +35,8 @@ def test_every_slice_is_read_back_by_position_and_shard_by_shard(tmp_path: Path)
     images = slices(10)
     manifest, writer = written(tmp_path, images)
     for row in manifest.itertuples():
-        assert np.array_equal(read_slice(tmp_path, row.shard, row.offset, row.length), images[row.slice_id])
+        png = read_png(tmp_path, Location(row.shard, row.offset, row.length))
+        assert np.array_equal(np.array(PIL.Image.open(io.BytesIO(png))), images[row.slice_id])
     parts = list(iterate_shards(tmp_path, manifest))
     assert [(shard, len(ids)) for shard, ids, _ in parts] == [
         ("shard-000000.tar", 4), ("shard-000001.tar", 4), ("shard-000002.tar", 2),
@@ -83,8 +85,10 @@ def test_a_shard_can_be_written_again_without_a_slice(tmp_path: Path) -> None:
     places = [(row.slice_id, Location(row.shard, row.offset, row.length)) for row in manifest.itertuples()]
     kept = [places[0], places[2], places[3]]
     moved = writer.keep_only("shard-000000.tar", kept)
-    for (name, _), location in zip(kept, moved, strict=True):
-        assert np.array_equal(read_slice(tmp_path, *location), images[name])
+    again = pd.DataFrame([{"slice_id": name} | place._asdict() for (name, _), place in zip(kept, moved, strict=True)])
+    stored = stored_slices(tmp_path, again)
+    assert list(stored) == [name for name, _ in kept]
+    assert all(np.array_equal(image, images[name]) for name, image in stored.items())
     direct, _ = written(tmp_path / "direct", {name: images[name] for name, _ in kept})
     assert [tuple(row) for row in direct[["shard", "offset", "length"]].itertuples(index=False)] == moved
     assert (tmp_path / FOLDER / "shard-000000.tar").read_bytes() == (
@@ -100,7 +104,7 @@ def test_a_missing_or_damaged_shard_is_named(tmp_path: Path) -> None:
     path = tmp_path / FOLDER / "shard-000000.tar"
     row = manifest.iloc[3]
     with pytest.raises(ArtifactError, match="does not hold the slice"):
-        read_slice(tmp_path, row.shard, row.offset + 1, row.length)
+        stored_slices(tmp_path, manifest.iloc[[3]].assign(offset=row.offset + 1))
     path.write_bytes(path.read_bytes()[: row.offset + 10])
     with pytest.raises(ArtifactError, match="ends before byte"):
         read_png(tmp_path, Location(row.shard, row.offset, row.length))

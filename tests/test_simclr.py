@@ -3,6 +3,7 @@
 import functools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,6 +187,33 @@ def test_the_last_batch_may_be_short_and_fewer_slices_than_a_batch_are_one(tmp_p
         folder.mkdir()
         losses = train_simclr(encoder, slices(count), Preprocess(input_px=32), config, folder / "c", lambda *_: None)
         assert math.isfinite(losses[0])
+
+
+def test_every_slice_that_is_given_is_trained_on_whatever_the_most_that_a_draw_may_take(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    few, many = (CONFIG.model_copy(update={"epochs": 1, "max_slices": most}) for most in (8, 100_000))
+    assert_same_training(train(tmp_path / "a", config=few), train(tmp_path / "b", config=many))
+
+
+def test_pretrain_draws_its_slices_once_by_seed_and_no_more_than_configured(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scanloop.steps import pretrain as module
+
+    drawn: list[torch.Tensor] = []
+
+    def spy(encoder: Encoder, images: torch.Tensor, *rest: Any) -> list[float]:
+        drawn.append(images)
+        return [0.0]
+
+    monkeypatch.setattr(module, "train_simclr", spy)
+    for number, seed in enumerate((4, 4, 5)):
+        config = CONFIG.model_copy(update={"seed": seed, "max_slices": 20})
+        summary = pretrain(config, **chain.inputs("catalog"), output=tmp_path / str(number))
+        assert summary.slices == len(drawn[-1]) == 20
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_pretrain_sees_the_training_part_alone_and_states_what_it_did(chain: Chain) -> None:

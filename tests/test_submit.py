@@ -13,12 +13,14 @@ from components.base import IMAGE
 from pipelines.__main__ import app
 from pipelines.cluster import submit as module
 from pipelines.cluster.submit import Target, package, submit, tasks_of
-from pipelines.registry import PIPELINES, Request, request
-from scanloop.config import STEPS, load_config
+from pipelines.registry import IMPORTED, PIPELINES, Request, request
+from scanloop.config import STEPS
+from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, SubmissionError
 from scanloop.provenance import file_digest, library_digest
 
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
+REGISTRY = ("--set", "promote.tracking_uri=https://mlflow.example")
 OTHER = "europe-docker.example/scanloop-python:9"
 
 
@@ -41,8 +43,12 @@ def dry_run(*options: str) -> Result:
     return CliRunner().invoke(app, arguments, env={"COLUMNS": "240", "TERM": "dumb"})
 
 
+def named(uris: dict[str, str]) -> list[str]:
+    return [word for name, uri in uris.items() for word in ("--artifact", f"{name}={uri}")]
+
+
 def test_a_dry_run_prints_every_task_and_argument_and_submits_nothing() -> None:
-    result = dry_run()
+    result = dry_run(*REGISTRY)
     assert result.exit_code == 0, result.exception
     assert "not submitted" in result.output
     for task in tasks_of(package("loop", IMAGE)):
@@ -52,18 +58,57 @@ def test_a_dry_run_prints_every_task_and_argument_and_submits_nothing() -> None:
     assert library_digest() in result.output
 
 
-def test_a_dry_run_of_improve_continues_the_run_that_it_is_given() -> None:
-    result = dry_run("--pipeline", "improve", "--from", "s3://bucket/run")
+@pytest.mark.parametrize("pipeline", IMPORTED)
+def test_what_continues_a_run_is_given_the_uri_of_each_artifact(pipeline: str) -> None:
+    """In a cluster an artifact's URI ends in its own task and number, not in a folder that all of them share."""
+    uris = {name: f"s3://kfp/{number}/output?a=b" for number, name in enumerate(IMPORTED[pipeline])}
+    result = dry_run("--pipeline", pipeline, *REGISTRY, *named(uris))
     assert result.exit_code == 0, result.exception
-    for name in ("catalog", "encoder", "embeddings", "labels"):
-        assert f"s3://bucket/run/{name} " in result.output
+    shown = [line.split("│")[1:3] for line in result.output.splitlines() if "s3://" in line]
+    assert {name.strip(): uri.strip() for name, uri in shown} == uris
 
 
-@pytest.mark.parametrize("pipeline", ["improve", "watch"])
-def test_what_continues_a_run_must_be_told_which(pipeline: str) -> None:
-    result = dry_run("--pipeline", pipeline)
+@pytest.mark.parametrize("pipeline", IMPORTED)
+def test_artifacts_that_are_missing_are_named_with_an_example(pipeline: str) -> None:
+    result = dry_run("--pipeline", pipeline, "--artifact", "catalog=s3://kfp/1")
     assert isinstance(result.exception, ConfigError)
-    assert "--from" in str(result.exception)
+    assert f"missing: {', '.join(IMPORTED[pipeline][1:])}; " in str(result.exception)
+    assert "--artifact catalog=s3://" in str(result.exception)
+
+
+def test_every_fault_in_the_artifacts_is_in_one_message() -> None:
+    given = {"catalog": "s3://1", "current": "s3://2", "drift": "s3://3", "evaluation": ""}
+    result = dry_run("--pipeline", "watch", *named(given), "--artifact", "catalog=s3://4", "--artifact", "s3://5")
+    assert isinstance(result.exception, ConfigError)
+    for words in (
+        "not NAME=URI: evaluation=, s3://5;",
+        "unknown: drift;",
+        "given twice: catalog;",
+        "missing: evaluation;",
+    ):
+        assert words in str(result.exception)
+    assert "current is the evaluation to watch" in str(result.exception)
+
+
+def test_an_artifact_for_a_pipeline_that_takes_none_is_refused() -> None:
+    result = dry_run("--pipeline", "intake", "--artifact", "catalog=s3://1")
+    assert isinstance(result.exception, ConfigError)
+    assert "unknown: catalog; intake takes nothing from an earlier run" in str(result.exception)
+
+
+@pytest.mark.parametrize("options", [(), ("--set", "promote.tracking_uri=")])
+@pytest.mark.parametrize("pipeline", ["loop", "improve"])
+def test_a_registry_that_would_be_lost_with_its_pod_is_refused(pipeline: str, options: tuple[str, ...]) -> None:
+    uris = {name: f"s3://kfp/{name}" for name in IMPORTED.get(pipeline, ())}
+    result = dry_run("--pipeline", pipeline, *named(uris), *options)
+    assert isinstance(result.exception, ConfigError)
+    assert "--set promote.tracking_uri=https://" in str(result.exception)
+
+
+@pytest.mark.parametrize("pipeline", ["intake", "watch"])
+def test_what_promotes_nothing_needs_no_registry(pipeline: str) -> None:
+    result = dry_run("--pipeline", pipeline, *named(dict.fromkeys(IMPORTED.get(pipeline, ()), "s3://x")))
+    assert result.exit_code == 0, result.exception
 
 
 def test_an_unknown_pipeline_names_those_that_there_are() -> None:
@@ -76,7 +121,7 @@ def test_the_archives_version_travels_so_that_a_grown_archive_is_read_again(tmp_
     archive, config = tmp_path / "archive.npz", tmp_path / "run.yaml"
     archive.write_bytes(b"images")
     config.write_text(f"ingest: {{source: {{kind: npz, path: {archive}}}}}\n")
-    arguments = ["submit", "--config", str(config), "--dry-run"]
+    arguments = ["submit", "--config", str(config), "--dry-run", *REGISTRY]
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "240", "TERM": "dumb"})
     assert file_digest(archive) in result.output
 

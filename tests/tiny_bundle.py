@@ -63,6 +63,8 @@ def new_facts(**changes: object) -> BundleFacts:
         "data_digest": "d" * 64,
         "counts": {"labelled": {"cancer": 50, "normal": 49}, "pseudo_labelled": {"cancer": 300, "normal": 200}},
         "metrics": {"macro_f1": Interval(0.9, 0.85, 0.94, n=99, groups=97)},
+        "min_side_px": 8,
+        "max_pixels": 50_000_000,
         "training": {"epochs": 3, "seed": 0},
     }
     return BundleFacts(**(facts | changes))

@@ -1,14 +1,16 @@
-"""Submit a compiled pipeline to a Kubeflow Pipelines server."""
+"""Submit a compiled pipeline to a Kubeflow Pipelines server, and refuse what could not come out well there."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from components.base import IMAGE
-from pipelines.registry import COMPILED, Request
-from scanloop.errors import SubmissionError
+from pipelines.registry import COMPILED, IMPORTED, Request
+from scanloop.config import PromoteConfig
+from scanloop.errors import ConfigError, SubmissionError
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,49 @@ class Target:
     image: str = IMAGE
     namespace: str | None = None
     token_file: Path | None = None
+
+
+def artifacts_by_name(pipeline: str, given: Sequence[str]) -> dict[str, str]:
+    """URI of each artifact that a pipeline takes from an earlier run; in a cluster each has a URI of its own.
+
+    Args:
+        pipeline: Key of `PIPELINES`.
+        given: "NAME=URI" each, for example "catalog=s3://mlpipeline/v2/artifacts/loop/42/ingest/output".
+
+    Raises:
+        ConfigError: One is not NAME=URI, unknown, given twice or missing; the message names all of them.
+    """
+    needed = IMPORTED.get(pipeline, ())
+    pairs = [(name, uri) for name, _, uri in (entry.partition("=") for entry in given) if name and uri]
+    names = [name for name, _ in pairs]
+    faults = {
+        "not NAME=URI": [entry for entry in given if not all(entry.partition("="))],
+        "unknown": sorted(set(names) - set(needed)),
+        "given twice": sorted({name for name in names if names.count(name) > 1}),
+        "missing": [name for name in needed if name not in names],
+    }
+    if not any(faults.values()):
+        return dict(pairs)
+    told = "; ".join(f"{fault}: {', '.join(entries)}" for fault, entries in faults.items() if entries)
+    if not needed:
+        raise ConfigError(f"--artifact: {told}; {pipeline} takes nothing from an earlier run")
+    example = "--artifact catalog=s3://mlpipeline/v2/artifacts/loop/42/ingest/output"
+    remark = ", where current is the evaluation to watch" if "current" in needed else ""
+    raise ConfigError(f"--artifact: {told}; {pipeline} takes {', '.join(needed)}{remark}. For example: {example}")
+
+
+def refuse_lost_registry(request: Request) -> None:
+    """Return if a run promotes nothing, or into a registry that outlives its pods.
+
+    Raises:
+        ConfigError: No registry is named, and the one beside the artifacts would go with the pod.
+    """
+    section = request.arguments.get("promote")
+    if section is not None and not PromoteConfig.model_validate_json(section).tracking_uri:
+        raise ConfigError(
+            f"promote.tracking_uri: {request.pipeline} needs an MLflow server in a cluster, where an SQLite file "
+            "would be lost with its pod; set it, for example with --set promote.tracking_uri=https://mlflow.example"
+        )
 
 
 def package(pipeline: str, image: str) -> str:

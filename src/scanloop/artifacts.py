@@ -30,7 +30,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
         "model.safetensors", "model.onnx", "calibration.json", "classes.json", "preprocess.json", "reference.npz",
         "MODEL_CARD.md", "bundle.json", "out_of_fold.parquet",
     ),
-    "evaluation": ("metrics.json", "predictions.parquet", "curves.json"),
+    "evaluation": ("metrics.json", "predictions.parquet", "confidence.parquet", "curves.json"),
     "promotion": ("promotion.json",),
     "drift": ("drift.json", "drift.html"),
     "account": ("ledger.json",),
@@ -82,13 +82,17 @@ TABLES: Mapping[str, pa.Schema] = {
         ("probability", _float), ("confidence", _float), ("probabilities", pa.list_(_float)), ("promoted", pa.bool_()),
         ("reason", _string),
     ]),
+    "confidence.parquet": pa.schema([
+        ("slice_id", _string), ("side", _string), ("confidence", _float), ("positive", pa.bool_()),
+    ]),
 }  # fmt: skip
 """Schema of every table, by file name. Unlabelled is a null label.
 
 `split` is "train", "validation" or "test" in the manifest; the pool is the train rows without a label. `probability` is
 that of the positive class, `probabilities` follows the classes in `catalog.json`, `label` is the predicted class, and
 `given_label` what an expert said. In predictions `split` is also "cross_validation", where the row was predicted by
-models that never saw its group, and "pool".
+models that never saw its group, and "pool". In confidences `side` is "reference" or "pool", `positive` whether the
+predicted class is the positive one.
 """
 
 

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from filelock import FileLock, Timeout
 from scanloop.artifacts import check_artifact, is_exempt, read_json, write_bytes, write_json
 from scanloop.config import Section
 from scanloop.errors import ArtifactError, ScanloopError
+from scanloop.liveness import beating, end_without_owner, owned, seconds_worked
 from scanloop.provenance import code_digest, digest, file_digest, machine, packages, source_digest
 
 logger = logging.getLogger("scanloop")
@@ -27,8 +27,6 @@ P = ParamSpec("P")
 S = TypeVar("S")
 
 RECORD, RUN, SCRATCH = "artifact.json", "run.json", ".scratch"
-OWNER_VARIABLE = "SCANLOOP_OWNER_PID"
-HEARTBEAT_SECONDS = 1.0
 
 
 def step(
@@ -63,8 +61,9 @@ def step(
                 name: Path(value) for name, value in arguments.items() if isinstance(value, Path) and name != "output"
             }
             name = function.__name__
-            with _owned(), _errors_recorded(output), _locked(output):
-                record = _record(kind, name, function.__module__, config, inputs, sources(config))
+            with owned(), _errors_recorded(output), _locked(output):
+                outside = [Path(path).absolute() for path in sources(config) if path and Path(path).exists()]
+                record = _record(kind, name, function.__module__, config, inputs, outside)
                 partial = output.with_name(f".{output.name}.partial")
                 if found(partial, record["key"]) is not None:  # an attempt was killed between its last write and this
                     _publish(partial, output)
@@ -73,10 +72,11 @@ def step(
                     stored: S = summary_type(**summary_found)
                     return stored
                 _prepare(partial, record["key"])
-                with _beating(partial):
+                with beating(partial / SCRATCH):
                     arguments["output"] = partial
                     summary = function(**arguments)  # type: ignore[call-arg]
-                _complete(partial, kind, record | {"summary": asdict(summary)})  # type: ignore[call-overload]
+                made_from = {"inputs": _beside(inputs, output), "sources": [str(path) for path in outside]}
+                _complete(partial, record | {"summary": asdict(summary)}, made_from)  # type: ignore[call-overload]
                 _publish(partial, output)
                 logger.info("%s: %s", name, _line(asdict(summary)))  # type: ignore[call-overload]
                 return summary
@@ -110,19 +110,36 @@ def read_seconds(artifact: Path) -> float:
 
 
 def _record(
-    kind: str, name: str, module: str, config: Section, inputs: Mapping[str, Path], sources: list[str | None]
+    kind: str, name: str, module: str, config: Section, inputs: Mapping[str, Path], sources: list[Path]
 ) -> dict[str, Any]:
-    """What determines the artifact; the digest of it all is the key."""
+    """What determines the artifact; the digest of it all is the key.
+
+    A source counts with its name and its bytes, not with the folder that it lies in: wherever the same archive and
+    weights lie, the same artifact comes out.
+    """
+    names = {path: path.name for path in sources}
     facts = {
         "kind": kind,
         "step": name,
-        "config": config.model_dump(mode="json"),
+        "config": _without_folders(config.model_dump(mode="json"), names),
         "inputs": {input_name: read_key(path) for input_name, path in inputs.items()},
-        "sources": {path: source_digest(Path(path)) for path in sources if path and Path(path).exists()},
+        "sources": [source_digest(path) for path in sources],
         "code": code_digest(module),
         "packages": packages(),
     }
     return facts | {"key": digest(facts)}
+
+
+def _without_folders(value: Any, names: Mapping[Path, str]) -> Any:
+    """Configuration in which a path of a source is its name."""
+    if isinstance(value, dict):
+        return {key: _without_folders(inner, names) for key, inner in value.items()}
+    return names.get(Path(value).absolute(), value) if isinstance(value, str) else value
+
+
+def _beside(inputs: Mapping[str, Path], output: Path) -> dict[str, str]:
+    """Where the inputs lie, seen from the folder that the output lies in, so that both can move together."""
+    return {name: os.path.relpath(path, output.parent) for name, path in inputs.items()}
 
 
 def found(output: Path, key: str) -> dict[str, Any] | None:
@@ -152,10 +169,10 @@ def _prepare(partial: Path, key: str) -> None:
         leftover.unlink()
 
 
-def _complete(partial: Path, kind: str, record: dict[str, Any]) -> None:
+def _complete(partial: Path, record: dict[str, Any], made_from: dict[str, Any]) -> None:
     """Write the facts about a filled directory into it; the record comes last, and says that all before it is there."""
-    seconds = sum(float(beat.read_text()) for beat in (partial / SCRATCH).glob("*.seconds"))
-    check_artifact(partial, kind)
+    seconds = seconds_worked(partial / SCRATCH)
+    check_artifact(partial, record["kind"])
     kept = (path for path in partial.rglob("*") if path.is_file() and SCRATCH not in path.relative_to(partial).parts)
     files = sorted(path for path in kept if path.name not in (RECORD, RUN))
     for path in files:
@@ -166,7 +183,8 @@ def _complete(partial: Path, kind: str, record: dict[str, Any]) -> None:
         for path in files
         if not is_exempt(path)
     }
-    write_json(partial / RUN, {"machine": machine(), "seconds": seconds, "finished": time.time()})
+    run = {"machine": machine(), "seconds": seconds, "finished": time.time()}
+    write_json(partial / RUN, run | made_from)
     write_json(partial / RECORD, record | {"files": entries})
 
 
@@ -175,7 +193,7 @@ def _publish(partial: Path, output: Path) -> None:
 
     The checkpoints go only now: a step killed before its record is written continues from them.
     """
-    _end_without_owner()
+    end_without_owner()
     shutil.rmtree(partial / SCRATCH, ignore_errors=True)
     retired = _retired(output)
     if output.exists():
@@ -186,32 +204,6 @@ def _publish(partial: Path, output: Path) -> None:
 
 def _retired(output: Path) -> Path:
     return output.with_name(f".{output.name}.retired")
-
-
-def _end_without_owner() -> None:
-    """End this process at once when the run that owns it is gone: what it makes belongs to a newer run now."""
-    owner = int(os.environ.get(OWNER_VARIABLE, "0"))
-    if owner and not _alive(owner):
-        os._exit(ScanloopError.exit_code)
-
-
-@contextmanager
-def _owned() -> Iterator[None]:
-    """End this process soon after the run that owns it: while it waits for the lock as well as while it works."""
-    _end_without_owner()
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(HEARTBEAT_SECONDS):
-            _end_without_owner()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
 
 
 @contextmanager
@@ -228,48 +220,6 @@ def _locked(output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _beating(partial: Path) -> Iterator[None]:
-    """Note every second how long this attempt has run."""
-    started, done = time.monotonic(), threading.Event()
-    beat = partial / SCRATCH / f"{time.time_ns()}.seconds"
-
-    def note() -> None:
-        write_bytes(beat, f"{time.monotonic() - started:.3f}".encode())
-
-    def watch() -> None:
-        while not done.wait(HEARTBEAT_SECONDS):
-            if partial.is_dir():
-                note()
-
-    note()
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-        if partial.is_dir():
-            note()
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process runs; one that was killed and not yet reaped by its parent does not."""
-    if Path("/proc/self/stat").exists():
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-    try:
-        os.kill(pid, 0)
-    except PermissionError:  # another user's
-        return True
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @contextmanager

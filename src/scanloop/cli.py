@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from scanloop import __version__
-from scanloop.config import STEPS, load_config
+from scanloop.config import STEPS
+from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError
 
 app = typer.Typer(
@@ -44,7 +45,7 @@ SUMMARIES = {
     "pretrain": "Train an encoder on unlabelled slices, or take given weights.",
     "embed": "Turn every slice into a vector.",
     "triage": "Project and cluster the vectors.",
-    "acquire": "Queue the images whose labels are worth their price.",
+    "acquire": "Queue the images worth their label's price (--name next_queue: with the labels bought since).",
     "oracle": "Answer the queue from hidden labels.",
     "pseudo_label": "Propose pseudo-labels and promote those that may count.",
     "retrain": "Train and calibrate the classifier (--name baseline: on labels alone).",
@@ -54,6 +55,9 @@ SUMMARIES = {
     "account": "Add up what the run spent.",
     "report": "Tell the run on one page.",
 }
+
+LEFT_OUT = {"baseline": "pseudo_labels", "queue": "labels"}
+"""Optional input that a folder does without: the baseline has no pseudo-labels, the queue comes before its labels."""
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="YAML with a section a step; examples in configs/")]
 RunOption = Annotated[
@@ -84,7 +88,7 @@ def _inputs(function: Callable[..., Any], run: Path, name: str) -> dict[str, Pat
             continue
         needed = parameter.default is inspect.Parameter.empty
         wanted = needed or ((run / parameter.name).is_dir() and parameter.name != name)
-        if wanted and not (name == "baseline" and parameter.name == "pseudo_labels"):
+        if wanted and parameter.name != LEFT_OUT.get(name):
             found[parameter.name] = run / parameter.name
     return found
 

@@ -1,15 +1,10 @@
-"""A run's configuration: one YAML, one section a step, parsed and range-checked once, all faults in one message."""
+"""A run's configuration: one section a step, each value with its type, its range and its default."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from yaml import YAMLError
-
-from scanloop.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -20,7 +15,16 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    seed: int = Field(0, ge=0, description="Seed of every random draw; the run's seed unless given here")
+    seed: int = Field(0, ge=0, description="Seed of every random draw; that of what it stands in unless given here")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hand_on_the_seed(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "seed" not in values:
+            return values
+        seed, fields = {"seed": values["seed"]}, cls.model_fields.items()
+        inside: dict[str, Any] = {one.alias or name: {} for name, one in fields if isinstance(one.default, Section)}
+        return {key: seed | value if isinstance(value, dict) else value for key, value in (inside | values).items()}
 
 
 class FolderSource(Section):
@@ -100,7 +104,7 @@ class PretrainConfig(Section):
     input_px: int = Field(64, ge=16, le=512)
     epochs: int = Field(8, ge=1, le=1000)
     batch_size: int = Field(128, ge=4)
-    max_slices: int = Field(100_000, ge=8, description="Slices drawn per epoch, at most")
+    max_slices: int = Field(100_000, ge=8, description="Training slices drawn, once for all epochs, at most")
     learning_rate: Positive = 1e-3
     weight_decay: float = Field(1e-4, ge=0)
     temperature: Positive = Field(0.2, description="NT-Xent temperature")
@@ -193,18 +197,30 @@ class EvaluateConfig(Section):
 class PromoteConfig(Section):
     """When a challenger becomes champion."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # a password may stand in what is refused
+
     min_f1: Share = Field(0.88, description="Least lower bound of macro-F1")
     margin: Share = Field(0.02, description="Largest loss against the champion, at the lower bound of the difference")
     min_groups: int = Field(100, ge=2, description="Fewer hold-out groups are refused")
     model_name: str = Field("scanloop", min_length=1)
     tracking_uri: str | None = Field(None, description="MLflow; an SQLite file beside the artifacts when not given")
 
+    @field_validator("tracking_uri")
+    @classmethod
+    def _holds_no_password(cls, uri: str | None) -> str | None:
+        if uri is not None and urlsplit(uri).netloc and "@" in uri:
+            raise ValueError(
+                "a user or password here would be stored with every artifact: leave it out, and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment of the steps"
+            )
+        return uri
+
 
 class DetectDriftConfig(Section):
     """When the confidence has drifted."""
 
     method: Literal["psi", "ks", "wasserstein", "jensenshannon"] = "psi"
-    threshold: Positive = Field(0.2, description="Drift at or above this score (p-value at or below, for ks)")
+    threshold: Positive | None = Field(None, description="Drift from here on (ks: p-value); None: the method's own")
 
 
 class AccountConfig(Section):
@@ -212,6 +228,7 @@ class AccountConfig(Section):
 
     node: str = Field("cpu-2core", description="Row of the price table")
     cap_eur: Positive = 5000.0
+    imported: tuple[str, ...] = Field((), description="Artifacts that an earlier run paid; a pipeline names its own")
 
 
 class ReportConfig(Section):
@@ -249,52 +266,3 @@ class RunConfig(Section):
 
 
 STEPS = tuple(field.alias or name for name, field in RunConfig.model_fields.items() if name not in {"seed", "name"})
-
-
-def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
-    """Configuration in a YAML file, with dotted overrides such as "pretrain.epochs=3" on top.
-
-    `${oc.env:NAME,default}` in a value reads the environment. The run's seed becomes the seed of each section
-    that gives none of its own.
-
-    Raises:
-        ConfigError: The file is missing, is not YAML, or holds faults; the message lists all of them.
-    """
-    try:
-        loaded = OmegaConf.load(path)
-        if not isinstance(loaded, DictConfig):
-            raise ConfigError(f"{path}: the top level must be a mapping of sections, for example 'ingest: ...'")
-        tree = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
-        values: Any = OmegaConf.to_container(tree, resolve=True)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; the examples are in configs/") from error
-    except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
-        raise ConfigError(f"{path}: not a readable configuration: {error}") from error
-    try:
-        return RunConfig.model_validate(_with_seeds(values))
-    except ValidationError as error:
-        raise ConfigError(_explain(path, error)) from error
-
-
-def _with_seeds(values: dict[Any, Any]) -> dict[Any, Any]:
-    seed = values.get("seed", 0)
-
-    def seeded(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {"seed": seed} | {key: seeded(inner) for key, inner in value.items()}
-
-    sections: dict[Any, Any] = {step: {} for step in STEPS if step != "ingest"}
-    return {key: seeded(value) for key, value in (sections | values).items()}
-
-
-def _explain(path: Path, error: ValidationError) -> str:
-    found = error.errors(include_url=False)
-    inherited = [fault["input"] for fault in found if fault["loc"] == ("seed",)]  # each section has it: said once
-    faults = [
-        f"  {'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-        + ("" if isinstance(fault["input"], dict) else f" (given: {fault['input']!r})")
-        for fault in found
-        if len(fault["loc"]) == 1 or fault["loc"][-1] != "seed" or fault["input"] not in inherited
-    ]
-    return f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}\n" + "\n".join(faults)

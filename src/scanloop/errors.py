@@ -1,4 +1,4 @@
-"""The one error tree. Each error says what is wrong and what to do; one table maps it to exit and HTTP codes.
+"""The one error tree. Each error says what is wrong and what to do, and has an exit code.
 
 ScanloopError
 ├── ConfigError           the configuration is wrong; lists every fault
@@ -8,7 +8,6 @@ ScanloopError
 ├── ArtifactError         an artifact directory is missing, incomplete or of another kind
 │   └── BundleError       the same, of a model bundle
 ├── WeightsError          pretrained weights cannot be had
-├── BudgetError           the money or the labels are spent
 ├── TooFewLabelsError     the labels at hand do not allow this step
 ├── ImageError            one image cannot be read; carries a machine-readable reason
 └── SubmissionError       the pipeline server refused or cannot be reached
@@ -19,7 +18,6 @@ class ScanloopError(Exception):
     """Base of every refusal that scanloop makes on purpose."""
 
     exit_code = 1
-    http_status = 500
 
 
 class ConfigError(ScanloopError):
@@ -62,12 +60,6 @@ class WeightsError(ScanloopError):
     exit_code = 7
 
 
-class BudgetError(ScanloopError):
-    """The money or the labels are spent."""
-
-    exit_code = 8
-
-
 class TooFewLabelsError(ScanloopError):
     """The labels at hand do not allow this step. The message says how many are missing."""
 
@@ -80,8 +72,6 @@ class ImageError(ScanloopError):
     Attributes:
         reason: One of `QUARANTINE_REASONS` in `scanloop.artifacts`, for tables and metrics.
     """
-
-    http_status = 400
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

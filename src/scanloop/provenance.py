@@ -10,10 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from scanloop.walk import files_below
+
 PACKAGE_ROOT = Path(__file__).parent
 PACKAGES = (
-    "evidently", "great-expectations", "mlflow", "numpy", "onnx", "onnxruntime", "pandas", "pillow", "pyarrow",
-    "scikit-learn", "scipy", "torch", "torchvision",
+    "evidently", "great-expectations", "mlflow", "numpy", "onnx", "onnxruntime", "onnxscript", "pandas", "pillow",
+    "pyarrow", "safetensors", "scikit-learn", "scipy", "torch", "torchvision",
 )  # fmt: skip
 """Packages whose version can change a result."""
 
@@ -30,16 +32,22 @@ def file_digest(path: Path) -> str:
 
 
 def source_digest(path: Path) -> str:
-    """Digest of what a source holds: a file's bytes, or a folder's names, sizes and times of change."""
+    """Digest of what a source holds: a file's bytes, or the names, sizes and times of change of the files in a folder.
+
+    A folder's files are not read, as it may be an archive of terabytes; one that is changed in place, with its size
+    and its time of change put back, goes unseen. A link that leads nowhere counts with its target.
+    """
     if path.is_file():
         return file_digest(path)
-    entries = []
-    for folder, folders, files in os.walk(path):
-        folders.sort()
-        for name in sorted(files):
-            status = (Path(folder) / name).stat()
-            entries.append([str((Path(folder) / name).relative_to(path)), status.st_size, status.st_mtime_ns])
-    return digest(entries)
+    return digest([[os.fsencode(file.relative_to(path)).hex(), *_stamp(file)] for file in files_below(path)])
+
+
+def _stamp(file: Path) -> tuple[int, int | str]:
+    try:
+        status = file.stat()
+    except OSError:  # a link to nothing, which the reader quarantines
+        return file.lstat().st_size, os.fsencode(file.readlink()).hex() if file.is_symlink() else ""
+    return status.st_size, status.st_mtime_ns
 
 
 @cache
@@ -77,8 +85,8 @@ def library_digest() -> str:
 
 
 def packages() -> dict[str, str]:
-    """Installed versions of the packages that can change a result."""
-    found = {}
+    """Installed versions of the packages that can change a result, and of Python."""
+    found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)

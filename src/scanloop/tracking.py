@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-KEY_TAG = "scanloop.key"
+KEY_TAG, DECISION_TAG = "scanloop.key", "scanloop.decision"
 NO_CHAMPION = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What MLflow answers where the model, or the alias, is not there."""
 
@@ -67,26 +67,29 @@ class Registry:
             unfinished.replace(database)
         return cls(f"sqlite:///{database}", name, folder / "mlartifacts")
 
-    def champion(self, other_than: str) -> Any | None:
-        """Model version under the champion's alias; None without one, or when it is the one made under this key."""
+    def champion(self) -> Any | None:
+        """Model version under the champion's alias; None without one."""
         from mlflow.exceptions import MlflowException
 
         try:
-            version = self._client.get_model_version_by_alias(self._name, CHAMPION)
+            return self._client.get_model_version_by_alias(self._name, CHAMPION)
         except MlflowException as error:
             if error.error_code not in NO_CHAMPION:
                 raise  # a registry that cannot be asked is not one without a champion
             return None
-        return None if version.tags.get(KEY_TAG) == other_than else version
 
     def fetch(self, version: Any, path: str, folder: Path) -> Path:
         """Local copy of a file that was logged with a version, for example "evaluation/predictions.parquet"."""
         folder.mkdir(parents=True, exist_ok=True)
         return Path(self._client.download_artifacts(version.run_id, path, str(folder)))
 
-    def register(self, candidate: Candidate, alias: str) -> None:
-        """Log a candidate, register it, and point an alias at it; done again under the same key, nothing is added."""
+    def register(self, candidate: Candidate, decision: str, alias: str) -> None:
+        """Log a candidate, register it, tag it with the last decision about it, and point an alias at it.
+
+        Done again under the same key, no version is added.
+        """
         version = self._version(candidate.key) or self._log(candidate)
+        self._client.set_model_version_tag(self._name, version.version, DECISION_TAG, decision)
         self._client.set_registered_model_alias(self._name, alias, version.version)
 
     def _version(self, key: str) -> Any | None:

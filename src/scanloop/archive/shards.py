@@ -90,18 +90,6 @@ def read_png(catalog: Path, location: Location) -> bytes:
         raise ArtifactError(f"{catalog}: {location.shard} is missing; run ingest again") from error
 
 
-def read_slice(catalog: Path, shard: str, offset: int, length: int) -> Image:
-    """One slice of a catalog, by its row in the manifest.
-
-    Returns:
-        uint8 (h, w) grey or (h, w, 3) RGB, range 0..255.
-
-    Raises:
-        ArtifactError: The shard is missing or does not hold a slice there.
-    """
-    return _decode(read_png(catalog, Location(shard, int(offset), int(length))), shard)
-
-
 def iterate_shards(catalog: Path, manifest: pd.DataFrame) -> Iterator[tuple[str, list[str], list[Image]]]:
     """Slices of some rows of the manifest, shard by shard, in the manifest's order.
 

@@ -43,9 +43,9 @@ class BundleFacts:
         data_digest: Digest of the catalog and the labels that the model was trained on.
         counts: Training images by kind and class, for example {"labelled": {"cancer": 50, "normal": 49}}.
         metrics: Out-of-fold metrics by name.
+        min_side_px: Encoded images with a shorter side are refused, as ingest did.
+        max_pixels: Larger encoded images are refused before they are decoded, as ingest did.
         training: Further facts of the training as plain values: epochs, rates, seed.
-        min_side_px: Images with a shorter side are refused.
-        max_pixels: Larger images are refused before they are decoded.
     """
 
     architecture: str
@@ -58,9 +58,9 @@ class BundleFacts:
     data_digest: str
     counts: Mapping[str, Mapping[str, int]]
     metrics: Mapping[str, Interval]
+    min_side_px: int
+    max_pixels: int
     training: Mapping[str, Any] = field(default_factory=dict)
-    min_side_px: int = 8
-    max_pixels: int = 50_000_000
 
     def __post_init__(self) -> None:
         temperature = self.calibration.temperature

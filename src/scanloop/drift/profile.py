@@ -84,15 +84,3 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Proportion:
     centre = (share + z * z / (2 * n)) / scale
     half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / scale
     return Proportion(share, max(0.0, centre - half), min(1.0, centre + half), n, confidence)
-
-
-def predicted_positive(probability: Float, probabilities: Float) -> npt.NDArray[np.bool_]:
-    """Whether each row's most probable class is the positive one.
-
-    Args:
-        probability: (n,), of the positive class; at least one row.
-        probabilities: (n, classes), of every class; the positive class is the column that equals `probability`.
-    """
-    positive_class = int(np.abs(probabilities - probability[:, None]).max(axis=0).argmin())
-    positive: npt.NDArray[np.bool_] = probabilities.argmax(axis=1) == positive_class
-    return positive

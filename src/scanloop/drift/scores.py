@@ -1,10 +1,11 @@
 """How far two samples of a confidence lie apart, and how far chance alone would put them.
 
-The definitions are those of Evidently (0.7), written again in numpy: Evidently's figure is published, ours backs the
-estimate of chance and a test compares the two.
+The definitions are those of Evidently (0.7), written again in numpy because chance takes hundreds of them; a test
+compares the two.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,66 +21,49 @@ LEAST_SPREAD = 1e-3
 """Least standard deviation that the Wasserstein distance is divided by."""
 
 
-def psi(reference: Float, current: Float) -> float:
-    """Population stability index: sum over bins of (r - c) ln(r / c); 0 for equal shares, unbounded.
+@dataclass(frozen=True)
+class PermutationTest:
+    """A distance, and what it would be if both samples came from one distribution.
 
-    Args:
-        reference: (n,), for example confidences in 0..1.
-        current: (m,).
+    Attributes:
+        score: Distance of the two samples, at least 0.
+        chance: Distance that random relabelling exceeds in one of twenty cases.
     """
-    counts = _binned(reference, current)
-    return _psi_of(counts[0] / len(reference), counts[1] / len(current))
+
+    score: float
+    chance: float
 
 
-def jensen_shannon(reference: Float, current: Float) -> float:
-    """Jensen-Shannon distance, the root of the divergence in nats: 0 for equal shares, at most sqrt(ln 2).
-
-    Args:
-        reference: (n,).
-        current: (m,).
-    """
-    counts = _binned(reference, current)
-    return _jensen_shannon_of(counts[0] / len(reference), counts[1] / len(current))
-
-
-def wasserstein(reference: Float, current: Float) -> float:
-    """First Wasserstein distance in standard deviations of the reference.
-
-    Args:
-        reference: (n,).
-        current: (m,).
-    """
-    values = np.concatenate([reference, current])
-    order = np.argsort(values, kind="stable")
-    return _wasserstein_of(values[order], order < len(reference))
-
-
-def chance_score(method: str, reference: Float, current: Float, seed: int, draws: int = 199) -> float:
-    """Score that chance alone exceeds in one of twenty cases: the 0.95 quantile under random relabelling.
+def permutation_test(method: str, reference: Float, current: Float, seed: int, draws: int = 199) -> PermutationTest:
+    """Distance of two samples beside its 0.95 quantile under random relabelling.
 
     PSI and its kin grow with the number of bins over the number of rows, so a small sample reaches any threshold
-    without a change. The rows of both samples are thrown together and dealt anew `draws` times (a permutation test).
+    without a change. The rows of both samples are thrown together and dealt anew `draws` times.
+
+    - "psi": sum over bins of (r - c) ln(r / c); unbounded.
+    - "jensenshannon": root of the Jensen-Shannon divergence in nats; at most sqrt(ln 2).
+    - "wasserstein": first Wasserstein distance in standard deviations of the reference.
 
     Args:
         method: "psi", "jensenshannon" or "wasserstein".
-        reference: (n,).
+        reference: (n,), for example confidences in 0..1.
         current: (m,).
         seed: Seed of the draws.
         draws: Number of random relabellings.
     """
     rng = np.random.default_rng(seed)
     if method == "wasserstein":
-        values = np.sort(np.concatenate([reference, current]))
-        member = np.arange(len(values)) < len(reference)
-        scores = [_wasserstein_of(values, rng.permutation(member)) for _ in range(draws)]
+        together = np.concatenate([reference, current])
+        order = np.argsort(together, kind="stable")
+        values, member = together[order], order < len(reference)
+        score = _wasserstein(values, member)
+        dealt = [_wasserstein(values, rng.permutation(member)) for _ in range(draws)]
     else:
-        counts = _binned(reference, current)
-        dealt = rng.multivariate_hypergeometric(counts.sum(axis=0), len(reference), size=draws, method="marginals")
-        score = BINNED[method]
-        scores = [
-            score(hand / len(reference), (counts.sum(axis=0) - hand) / len(current)) for hand in dealt.astype(np.int64)
-        ]
-    return float(np.quantile(scores, 0.95, method="higher"))
+        distance, counts = BINNED[method], _binned(reference, current)
+        both = counts.sum(axis=0)
+        hands = rng.multivariate_hypergeometric(both, len(reference), size=draws, method="marginals").astype(np.int64)
+        score, *dealt = [distance(hand / len(reference), (both - hand) / len(current)) for hand in (counts[0], *hands)]
+    return PermutationTest(score, float(np.quantile(dealt, 0.95, method="higher")))
 
 
 def _binned(reference: Float, current: Float) -> Labels:
@@ -98,12 +82,12 @@ def _filled(shares: Float) -> Float:
     return np.where(shares == 0, least / 1e6 if least <= EMPTY_SHARE else EMPTY_SHARE, shares)
 
 
-def _psi_of(reference: Float, current: Float) -> float:
+def _psi(reference: Float, current: Float) -> float:
     expected, found = _filled(reference), _filled(current)
     return float(np.sum((expected - found) * np.log(expected / found)))
 
 
-def _jensen_shannon_of(reference: Float, current: Float) -> float:
+def _jensen_shannon(reference: Float, current: Float) -> float:
     middle = (reference + current) / 2
     divergence = sum(
         np.sum(shares[shares > 0] * np.log(shares[shares > 0] / middle[shares > 0])) for shares in (reference, current)
@@ -111,7 +95,7 @@ def _jensen_shannon_of(reference: Float, current: Float) -> float:
     return float(np.sqrt(max(divergence / 2, 0.0)))
 
 
-def _wasserstein_of(values: Float, in_reference: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
+def _wasserstein(values: Float, in_reference: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
     """Area between the two distribution functions; `values` are sorted."""
     reference = np.cumsum(in_reference)[:-1] / in_reference.sum()
     current = np.cumsum(~in_reference)[:-1] / (~in_reference).sum()
@@ -119,4 +103,4 @@ def _wasserstein_of(values: Float, in_reference: np.ndarray[tuple[int], np.dtype
     return float(np.sum(np.abs(reference - current) * np.diff(values)) / spread)
 
 
-BINNED: Mapping[str, Callable[[Float, Float], float]] = {"psi": _psi_of, "jensenshannon": _jensen_shannon_of}
+BINNED: Mapping[str, Callable[[Float, Float], float]] = {"psi": _psi, "jensenshannon": _jensen_shannon}

@@ -1,5 +1,6 @@
 """Whether a score means drift, in a word and in words."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scanloop.drift.profile import Profile, Proportion
@@ -13,6 +14,20 @@ NAMES = {
     "wasserstein": "Wasserstein distance",
     "jensenshannon": "Jensen-Shannon distance",
 }
+
+THRESHOLDS: Mapping[str, float] = {"psi": 0.2, "ks": 0.05, "wasserstein": 0.1, "jensenshannon": 0.1}
+"""Where drift begins unless the configuration says otherwise.
+
+Evidently's own but for PSI, whose rule of thumb calls a change small from 0.1, Evidently's threshold, and large from
+0.2. A p-value finds the least change significant in a large pool: prefer a distance from a few thousand slices on.
+"""
+
+BASES: Mapping[str, str] = {
+    "test": "the test split",
+    "cross_validation": "labelled slices out of fold, each by the one model of the first repeat that never saw its "
+    "group, calibrated on other folds",
+}
+"""What the reference is made of, by the kind of hold-out."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,22 @@ def too_few(reference: Profile, current: Profile) -> str | None:
     return (
         f"Too few slices to tell: {reference.n} in the reference and {current.n} now, "
         f"where at least {LEAST_ROWS} of each are needed."
+    )
+
+
+def basis_words(holdout: str, deployed_arm: str) -> str:
+    """Which model's confidence is compared, and on which slices.
+
+    Args:
+        holdout: "test" or "cross_validation".
+        deployed_arm: "supervised" or "semi_supervised".
+    """
+    words = f"Compared is the confidence of the model trained on labels alone: on {BASES[holdout]}, and on the pool."
+    if deployed_arm == "supervised":
+        return words
+    return (
+        f"{words} The deployed model is surer of the pseudo-labelled slices because it learnt from them, and the pool "
+        "without them would be harder than the hold-out; either would look like drift."
     )
 
 

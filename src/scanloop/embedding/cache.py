@@ -1,4 +1,4 @@
-"""Vectors by encoder and shard, so that nothing is embedded twice: one float16 file a shard, found by content."""
+"""Vectors by maker and shard, so that nothing is embedded twice: one float16 file a shard, found by content."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +36,9 @@ class Embeddings:
         return self.vectors[rows]
 
 
-def vectors_path(directory: Path, encoder_digest: str, shard_digest: str) -> Path:
-    """File of one shard's vectors, named by what they were made from."""
-    return directory / encoder_digest[:16] / f"{shard_digest[:16]}.safetensors"
+def vectors_path(directory: Path, maker_digest: str, shard_digest: str) -> Path:
+    """File of one shard's vectors, named by digests of what made them and of what they were made from."""
+    return directory / maker_digest[:16] / f"{shard_digest[:16]}.safetensors"
 
 
 def write_vectors(path: Path, vectors: Half) -> None:

@@ -17,7 +17,8 @@ class Preprocess:
     """Resize the short side, crop the centre, normalise; deterministic to the bit.
 
     Attributes:
-        archive_px: Short side to which ingest shrank the slice, in pixels; larger images are shrunk to it first.
+        archive_px: Short side to which ingest shrank its slices, in pixels; larger images are shrunk to it first, so
+            that an image that is served gets the input of its slice in the catalog.
         input_px: Side of the square that the model takes, in pixels.
         mean: Mean per channel in the model's channel order, in units of 0..255.
         std: Standard deviation per channel in the model's channel order, in units of 0..255.

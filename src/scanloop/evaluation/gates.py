@@ -60,16 +60,32 @@ def hold_out_checks(f1: Interval, groups: int, gain: Interval | None, config: Pr
 
 
 def champion_check(
-    challenger: pd.DataFrame, champion: pd.DataFrame, classes: list[str], config: PromoteConfig
+    challenger: pd.DataFrame,
+    champion: pd.DataFrame,
+    classes: list[str],
+    champion_classes: list[str],
+    config: PromoteConfig,
 ) -> Check:
     """Challenger against champion on the hold-out images that both were measured on, paired by group.
+
+    It does not hold where they know other classes, or the same in another order: nothing could be compared.
 
     Args:
         challenger: `predictions.parquet` of the challenger, with a column `group_id`.
         champion: `predictions.parquet` of the champion.
-        classes: Class names in the order of the probabilities.
+        classes: Class names in the order of the challenger's probabilities.
+        champion_classes: Class names in the order of the champion's.
         config: Margin and least number of groups.
     """
+    if classes != champion_classes:
+        agreeing = sum(ours == theirs for ours, theirs in zip(classes, champion_classes, strict=False))
+        sentence = (
+            f"the champion tells apart {', '.join(champion_classes)} and the challenger {', '.join(classes)}, in this "
+            "order: they cannot be compared; begin a line of its own under another promote.model_name, or train the "
+            "challenger on the champion's classes"
+        )
+        bound = max(len(classes), len(champion_classes))
+        return Check("against the champion", False, agreeing, bound, sentence)
     ours, theirs = (_held_out(frame) for frame in (challenger, champion))
     both = ours.merge(theirs[["slice_id", "probabilities"]], on="slice_id", suffixes=("", "_champion"))
     groups = both["group_id"].nunique()

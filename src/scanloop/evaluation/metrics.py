@@ -25,8 +25,6 @@ RANGES: Mapping[str, tuple[float, float]] = {
 }
 """Smallest and largest possible value of each metric."""
 
-LOWER_IS_BETTER = ("ece", "brier")
-
 
 def metrics_by_name(bins: int = 10) -> dict[str, Metric]:
     """Every metric under its name in `metrics.json`; `bins` is the number of bins of the ECE."""

@@ -1,4 +1,4 @@
-"""What the model says of every image of the archive, one row a uri."""
+"""What the models say of the images: one row a uri for readers, one row a slice for the watch on drift."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,3 +56,21 @@ def predictions_table(
     reason = rows["reason"].where(rows["reason"].notna(), fallback)
     rows["reason"] = reason.where(~labelled, "labelled")
     return rows
+
+
+def confidence_table(reference: pd.Series, pool: pd.Series, classes: Sequence[str], positive: str) -> pd.DataFrame:
+    """Rows of `confidence.parquet`: how sure one model is on the hold-out and on the pool, one row a slice.
+
+    Args:
+        reference: (classes,) probabilities by slice_id of the hold-out, each from one model that never saw its group.
+        pool: (classes,) probabilities by slice_id of pool slices, from a model that learnt from none of them.
+        classes: Names of the classes, in the order of the probabilities.
+        positive: Class whose share is watched.
+    """
+    sides = []
+    for side, probabilities in (("reference", reference), ("pool", pool)):
+        values = np.array(probabilities.tolist(), dtype=np.float64).reshape(len(probabilities), len(classes))
+        said = values.argmax(axis=1) == list(classes).index(positive)
+        columns = {"slice_id": probabilities.index, "side": side, "confidence": values.max(axis=1), "positive": said}
+        sides.append(pd.DataFrame(columns))
+    return pd.concat(sides, ignore_index=True)

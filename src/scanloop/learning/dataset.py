@@ -10,7 +10,7 @@ import pandas as pd
 
 from scanloop.archive.splits import assert_no_leakage
 from scanloop.embedding.cache import Embeddings
-from scanloop.errors import TooFewLabelsError
+from scanloop.errors import ArtifactError, TooFewLabelsError
 from scanloop.types import Groups, Half, Labels
 
 
@@ -71,6 +71,7 @@ def known_rows(
 
     Raises:
         LeakageError: A group crosses the splits.
+        ArtifactError: A bought label is none of the classes.
     """
     assert_no_leakage(manifest)
     rows = manifest[manifest["split"] == split]
@@ -78,6 +79,11 @@ def known_rows(
     drawn = rows["label"].notna()
     if bought is not None and split == "train":
         answers = bought.dropna(subset="label").set_index("slice_id")["label"]
+        if unknown := sorted(set(answers) - set(classes)):
+            raise ArtifactError(
+                f"labels.parquet: no class {', '.join(map(repr, unknown))} in the catalog, which has "
+                f"{', '.join(classes)}; correct the labels, or ingest again with labelled images of that class"
+            )
         label = label.where(drawn, rows["slice_id"].map(answers))
     keep = label.notna()
     indices = [classes.index(name) for name in label[keep]]

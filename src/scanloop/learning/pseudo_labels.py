@@ -96,7 +96,7 @@ def trial_by_cross_validation(known: Known, pool: Pool, classes: int, config: Ps
     held-out group are left out, so that no held-out label reaches a pseudo-label.
     """
     plan = config.cross_validation
-    cuts = group_folds(known.labels, known.groups, plan.folds, plan.repeats, config.seed)
+    cuts = group_folds(known.labels, known.groups, plan.folds, plan.repeats, plan.seed)
     arms = np.empty((2, plan.repeats, len(known.labels), classes))
     for cut in cuts:
         train, test = known.take(cut.train), known.take(cut.test)

@@ -87,7 +87,7 @@ def train(encoder: Encoder, material: Material, config: RetrainConfig) -> Traine
         TooFewLabelsError: A class has fewer than two labelled groups.
     """
     known, plan = material.known, config.cross_validation
-    cuts = group_folds(known.labels, known.groups, plan.folds, plan.repeats, config.seed)
+    cuts = group_folds(known.labels, known.groups, plan.folds, plan.repeats, plan.seed)
     stages = ("frozen features", "fine-tuned") if config.finetune_epochs else ("frozen features",)
     logits = np.empty((len(stages), plan.repeats, len(known.labels), material.classes))
     for cut in cuts:

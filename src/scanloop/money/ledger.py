@@ -1,4 +1,4 @@
-"""What was spent: node seconds and labels, in decimal euros, so that the lines add up to the total exactly."""
+"""What was spent: node seconds and labels, in decimal euros that are rounded only where they are shown."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,9 +6,6 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from scanloop.money.prices import NodePrice
-
-MICRO_EURO = Decimal("0.000001")
-"""Resolution of a line: a second of the cheapest node costs about eight of them."""
 
 MILLISECOND = Decimal("0.001")
 SECONDS_PER_HOUR = 3600
@@ -21,12 +18,14 @@ class Entry:
     Attributes:
         step: Artifact that the time was spent on.
         seconds: Time, in milliseconds' resolution.
-        euros: Its price, rounded half up to a millionth of a euro.
+        euros: Its price, to 28 digits.
+        imported: Whether an earlier run made the artifact and was charged for it; then both are 0.
     """
 
     step: str
     seconds: Decimal
     euros: Decimal
+    imported: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Ledger:
 
     @property
     def node_euros(self) -> Decimal:
-        """Price of the node time: the exact sum of the lines."""
+        """Price of the node time: the sum of the lines."""
         return sum((entry.euros for entry in self.entries), Decimal(0))
 
     @property
@@ -96,16 +95,22 @@ class Ledger:
         return self.total > self.cap
 
     def per_1000(self, slices: int) -> Decimal | None:
-        """Euros per 1,000 slices, to a millionth; None without slices."""
-        return (self.total * 1000 / slices).quantize(MICRO_EURO, ROUND_HALF_UP) if slices else None
+        """Euros per 1,000 slices; None without slices."""
+        return self.total * 1000 / slices if slices else None
 
     def as_json(self) -> dict[str, Any]:
-        """The ledger as plain values. Euros are exact to a millionth in a float up to a billion."""
+        """The ledger as plain values, each number as the float next to it."""
         return {
             "node": self.node.node,
             "price": self.node.model_dump(mode="json") | {"eur_per_hour": float(self.node.eur_per_hour)},
             "entries": [
-                {"step": line.step, "seconds": float(line.seconds), "eur": float(line.euros)} for line in self.entries
+                {
+                    "step": line.step,
+                    "seconds": float(line.seconds),
+                    "eur": float(line.euros),
+                    "imported": line.imported,
+                }
+                for line in self.entries
             ],
             "label_entries": [
                 {"count": line.count, "price_eur": float(line.price), "eur": float(line.euros)} for line in self.labels
@@ -116,7 +121,7 @@ class Ledger:
             "label_eur": float(self.label_euros),
             "total_eur": float(self.total),
             "cap_eur": float(self.cap),
-            "cap_share": round(float(self.cap_share), 6),
+            "cap_share": float(self.cap_share),
             "over_cap": self.over_cap,
         }
 
@@ -130,7 +135,12 @@ def node_entry(step: str, seconds: float, node: NodePrice) -> Entry:
         node: Row of the price table.
     """
     spent = Decimal(repr(float(seconds))).quantize(MILLISECOND, ROUND_HALF_UP)
-    return Entry(step, spent, (spent * node.eur_per_hour / SECONDS_PER_HOUR).quantize(MICRO_EURO, ROUND_HALF_UP))
+    return Entry(step, spent, spent * node.eur_per_hour / SECONDS_PER_HOUR)
+
+
+def imported_entry(step: str) -> Entry:
+    """Line for an artifact that an earlier run made and was charged for: it costs this run nothing."""
+    return Entry(step, Decimal(0), Decimal(0), imported=True)
 
 
 def label_entries(prices_eur: Iterable[float]) -> tuple[LabelEntry, ...]:
@@ -141,6 +151,6 @@ def label_entries(prices_eur: Iterable[float]) -> tuple[LabelEntry, ...]:
     """
     counts: dict[Decimal, int] = {}
     for price in prices_eur:
-        exact = Decimal(repr(float(price))).quantize(MICRO_EURO, ROUND_HALF_UP)
+        exact = Decimal(repr(float(price)))
         counts[exact] = counts.get(exact, 0) + 1
     return tuple(LabelEntry(count, price, count * price) for price, count in sorted(counts.items()))

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from scanloop.errors import ConfigError
+from scanloop.faults import listed
 
 PRICES_FILE = Path(__file__).with_name("prices.yaml")
 
@@ -70,5 +71,4 @@ def load_prices(path: Path = PRICES_FILE) -> PriceTable:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)]
-        raise ConfigError(f"{path}: {len(faults)} faults in the price table\n" + "\n".join(faults)) from error
+        raise ConfigError(listed(path, error)) from error

@@ -89,7 +89,8 @@ def train_simclr(
 
     Args:
         encoder: To train.
-        images: uint8 (n, 3, s, s), range 0..255; labels play no part.
+        images: uint8 (n, 3, s, s), range 0..255, n >= 1; labels play no part. Each epoch sees all but the rest of the
+            last whole batch.
         preprocess: Mean and standard deviation of the encoder's input.
         config: Epochs, batch size, rates, temperature, seed.
         checkpoint: File for the state.
@@ -104,10 +105,10 @@ def train_simclr(
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     training = _Training(model, optimizer, [])
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) / 255 for values in (preprocess.mean, preprocess.std))
-    batches = max(1, min(len(images), config.max_slices) // min(config.batch_size, len(images)))
+    batches = len(images) // min(config.batch_size, len(images))
     for epoch in range(training.load(checkpoint), config.epochs):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(images), generator=generator)[: config.max_slices]
+        order = torch.randperm(len(images), generator=generator)
         total = 0.0
         for number, rows in enumerate(order.split(config.batch_size)[:batches]):
             for group in optimizer.param_groups:

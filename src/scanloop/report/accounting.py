@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from scanloop.build import RECORD, RUN
 from scanloop.provenance import file_digest
 from scanloop.report.blocks import Bar, Bars, Block, Facts, Note, Section, Table
-from scanloop.report.material import RECORD, RUN, Material
+from scanloop.report.material import Material
 from scanloop.report.numbers import DASH, count, counted, duration, euros, percent, sentence
 
 
@@ -65,7 +66,7 @@ def _lines(ledger: dict[str, Any]) -> Table:
     rows = [
         (
             str(entry.get("step") or entry.get("artifact") or DASH),
-            duration(entry.get("seconds")),
+            "an earlier run's" if entry.get("imported") else duration(entry.get("seconds")),
             euros(entry.get("eur")),
         )
         for entry in ledger.get("entries", [])

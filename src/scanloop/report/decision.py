@@ -6,6 +6,7 @@ from typing import Any
 from scanloop.report.blocks import Block, Facts, Mark, Note, Section, Table
 from scanloop.report.material import Material
 from scanloop.report.numbers import DASH, count, number, percent, sentence
+from scanloop.report.performance import same_rows_words
 
 
 def promotion(material: Material) -> Section:
@@ -14,7 +15,8 @@ def promotion(material: Material) -> Section:
     facts = material.json("promotion", "promotion.json")
     if not facts:
         return Section(anchor, title, steps, "Nothing has been decided yet.", missing="promote")
-    lead = f"{'Yes' if facts.get('decision') == 'promoted' else 'No'}. {sentence(facts.get('reason'))}"
+    answer = "Yes" if facts.get("decision") == "promoted" else "No longer" if facts.get("stays_champion") else "No"
+    lead = f"{answer}. {sentence(facts.get('reason'))}"
     rows = [
         (
             sentence(check.get("sentence") or check.get("name")) or DASH,
@@ -25,8 +27,11 @@ def promotion(material: Material) -> Section:
         for check in facts.get("checks", [])
     ]
     table = Table("The checks behind the decision", ("Check", "Measured#", "Required#", "Result"), rows)
-    remark = Note(f"Registered as {facts['alias']}." if facts.get("alias") else "Not registered.", engineer=True)
-    return Section(anchor, title, steps, lead, (table, remark))
+    blocks: list[Block] = [table]
+    if remark := same_rows_words(material):
+        blocks.append(Note(remark))
+    alias = f"Registered as {facts['alias']}." if facts.get("alias") else "Not registered."
+    return Section(anchor, title, steps, lead, [*blocks, Note(alias, engineer=True)])
 
 
 def drift(material: Material) -> Section:
@@ -47,6 +52,8 @@ def drift(material: Material) -> Section:
     if rows:
         heads = ("Images", "n#", "Mean confidence#", "Median#", "Confident, at least 0.8#", "Called positive#")
         blocks.append(Table("Confidence on the hold-out and now", heads, rows))
+    if facts.get("basis"):
+        blocks.append(Note(facts["basis"]))
     blocks.append(Note("Evidently's own page is drift/drift.html.", engineer=True))
     return Section(anchor, title, steps, sentence(facts.get("verdict") or facts.get("reason")), blocks)
 

@@ -10,8 +10,6 @@ import pandas as pd
 
 from scanloop.artifacts import read_json, read_table
 
-RECORD, RUN = "artifact.json", "run.json"
-
 
 @dataclass(frozen=True)
 class Material:

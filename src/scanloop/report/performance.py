@@ -42,7 +42,9 @@ def arms(material: Material) -> Section:
         f"Points are measured values, lines their {bounds}s. Right: the difference on the same images. A line that "
         "crosses zero means that neither arm is shown to be better.",
     )
-    blocks = (Pictures((picture,)), Table(f"Each metric with its {bounds}", heads, rows))
+    blocks: list[Block] = [Pictures((picture,)), Table(f"Each metric with its {bounds}", heads, rows)]
+    if remark := same_rows_words(material):
+        blocks.append(Note(remark))
     return Section(anchor, title, steps, difference_words(metrics), blocks)
 
 
@@ -79,13 +81,26 @@ def difference_words(metrics: Mapping[str, Any]) -> str:
     if entry.get("value") is None:
         return "The two arms could not be compared."
     if metrics.get("deployed_arm") == "supervised":
-        return "No machine label was promoted, so both arms are one model, trained on experts' labels alone."
+        return "No machine label was learnt from, so both arms are one model, trained on experts' labels alone."
     size = f"macro-F1 {interval(entry, difference=True)}"
     if entry["low"] > 0:
         return f"Yes: learning from unlabelled images as well made the model better, {size}."
     if entry["high"] < 0:
         return f"No: learning from unlabelled images as well made the model worse, {size}."
     return f"It cannot be told: the difference may be none, {size}."
+
+
+def same_rows_words(material: Material) -> str:
+    """That the gate and the comparison of the arms stand on the same images, where they do; empty elsewhere."""
+    gate = material.json("pseudo_labels", "certificate.json").get("gate") or {}
+    kinds = {gate.get("kind"), material.metrics.get("holdout", {}).get("kind")}
+    if kinds != {"cross_validation"} or material.metrics.get("deployed_arm") != "semi_supervised":
+        return ""
+    return (
+        "No test split was set aside: the gate that let the machine labels in and this comparison stand on the same "
+        "labelled images, by cross-validation. That machine labels do no harm was therefore looked at twice, and not "
+        "proven twice; a test split, or newly drawn labels, would be a second proof."
+    )
 
 
 def holdout_words(metrics: Mapping[str, Any]) -> str:

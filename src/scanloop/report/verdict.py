@@ -30,6 +30,7 @@ class Verdict:
 DECISIONS: Mapping[str, tuple[str, str, str]] = {
     "promoted": ("Promoted", "good", "The model may be used."),
     "refused": ("Not promoted", "bad", "The model is not put to use."),
+    "stays champion": ("Below the bounds", "bad", "The model in use no longer meets the bounds."),
 }
 UNDECIDED = ("Not decided yet", "plain", "Nothing has been decided yet.")
 
@@ -37,7 +38,8 @@ UNDECIDED = ("Not decided yet", "plain", "Nothing has been decided yet.")
 def verdict(material: Material) -> Verdict:
     """Verdict on a run, from whatever it left."""
     promotion = material.json("promotion", "promotion.json")
-    word, tone, opening = DECISIONS.get(str(promotion.get("decision")), UNDECIDED)
+    decision = "stays champion" if promotion.get("stays_champion") else str(promotion.get("decision"))
+    word, tone, opening = DECISIONS.get(decision, UNDECIDED)
     parts = [Markup("<strong>{}</strong>").format(opening)]
     if reason := sentence(promotion.get("reason")):
         parts.append(Markup("{}").format(reason))
@@ -53,7 +55,7 @@ def _measured(material: Material) -> list[Markup]:
         number(reached["value"]), bounds, holdout_words(material.metrics)
     )
     if material.metrics.get("deployed_arm") == "supervised":
-        return [found, Markup("It learned from experts' labels alone: no machine label was promoted.")]
+        return [found, Markup("It learned from experts' labels alone: no machine label counted.")]
     words = difference_words(material.metrics)
     return [found, Markup("Did the unlabelled images help? {}").format(words)]
 

@@ -1,7 +1,7 @@
 """The step `account`: what a run spent on nodes and labels, against its cap."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -9,15 +9,16 @@ from pathlib import Path
 from scanloop.artifacts import count_rows, read_table, write_json
 from scanloop.build import read_seconds, step
 from scanloop.config import AccountConfig
-from scanloop.money.ledger import Ledger, label_entries, node_entry
-from scanloop.money.prices import load_prices
+from scanloop.errors import ConfigError
+from scanloop.money.ledger import Entry, Ledger, imported_entry, label_entries, node_entry
+from scanloop.money.prices import NodePrice, load_prices
 
 logger = logging.getLogger("scanloop")
 
 
 @dataclass(frozen=True)
 class AccountSummary:
-    """What the ledger says, without what differs from run to run: seconds and the total stand in `ledger.json` alone.
+    """What the ledger says, without what a clock decides: seconds, the total and whether it is over the cap.
 
     Attributes:
         node: Row of the price table.
@@ -28,7 +29,6 @@ class AccountSummary:
         label_eur: Price of the labels, in euros.
         labels_unpriced: Labels without a row in the queue: they are not charged.
         cap_eur: Most that may be spent, in euros.
-        over_cap: Whether more was spent than that.
     """
 
     node: str
@@ -39,7 +39,6 @@ class AccountSummary:
     label_eur: float
     labels_unpriced: int
     cap_eur: float
-    over_cap: bool
 
 
 @step("account")
@@ -63,10 +62,11 @@ def account(  # noqa: PLR0913  a keyword for each kind of artifact that costs no
 ) -> AccountSummary:
     """Write `ledger.json`: node time of each given artifact and the labels, priced, against the cap.
 
-    A run over its cap is reported, not refused: a refusal belongs before the spending.
+    What the run imported is listed at nothing: the run that made it was charged, for bought labels, too. A run over its
+    cap is reported, not refused: a refusal belongs before the spending.
 
     Args:
-        config: Node, whose row of the price table the seconds are charged at, and cap.
+        config: Node, whose row of the price table the seconds are charged at; cap; names of imported artifacts.
         catalog: What was ingested; its slices give the price per 1,000.
         validation: Its node time is charged, as is that of each of the following.
         encoder: See validation.
@@ -83,7 +83,7 @@ def account(  # noqa: PLR0913  a keyword for each kind of artifact that costs no
         output: Directory to fill.
 
     Raises:
-        ConfigError: The price table has no such node.
+        ConfigError: The price table has no such node, or an artifact is called imported and is not given.
         ArtifactError: A given artifact is not whole.
     """
     given = _given({
@@ -92,11 +92,11 @@ def account(  # noqa: PLR0913  a keyword for each kind of artifact that costs no
         "evaluation": evaluation, "promotion": promotion, "drift": drift,
     })  # fmt: skip
     node = load_prices().of(config.node)
-    prices, unpriced = _label_prices(queue, labels)
+    prices, unpriced = _label_prices(queue, None if "labels" in config.imported else labels)
     ledger = Ledger(
         node=node,
         cap=Decimal(repr(config.cap_eur)),
-        entries=tuple(node_entry(name, read_seconds(path), node) for name, path in given.items()),
+        entries=_entries(given, config.imported, node),
         labels=label_entries(prices),
     )
     slices = count_rows(catalog, "manifest")
@@ -107,18 +107,26 @@ def account(  # noqa: PLR0913  a keyword for each kind of artifact that costs no
     return AccountSummary(
         node=node.node,
         eur_per_hour=float(node.eur_per_hour),
-        artifacts=len(given),
+        artifacts=sum(not entry.imported for entry in ledger.entries),
         slices=slices,
         labels=ledger.label_count,
         label_eur=float(ledger.label_euros),
         labels_unpriced=unpriced,
         cap_eur=config.cap_eur,
-        over_cap=ledger.over_cap,
     )
 
 
 def _given(artifacts: Mapping[str, Path | None]) -> dict[str, Path]:
     return {name: path for name, path in artifacts.items() if path is not None}
+
+
+def _entries(given: Mapping[str, Path], imported: Collection[str], node: NodePrice) -> tuple[Entry, ...]:
+    if absent := sorted(set(imported) - set(given)):
+        raise ConfigError(f"account.imported names {', '.join(absent)}; the artifacts given are {', '.join(given)}")
+    return tuple(
+        imported_entry(name) if name in imported else node_entry(name, read_seconds(path), node)
+        for name, path in given.items()
+    )
 
 
 def _label_prices(queue: Path | None, labels: Path | None) -> tuple[list[float], int]:

@@ -1,6 +1,7 @@
 """Acquire: the queue for the clinicians, the images whose labels are worth their price."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ class AcquireSummary:
 
 
 @step("queue")
-def acquire(config: AcquireConfig, *, catalog: Path, embeddings: Path, output: Path) -> AcquireSummary:
+def acquire(
+    config: AcquireConfig, *, catalog: Path, embeddings: Path, labels: Path | None = None, output: Path
+) -> AcquireSummary:
     """Queue of pool images, most wanted first, that costs no more than the budget.
 
     A small head is trained on the labels at hand; no champion is needed. Among the images that it is least sure of,
@@ -38,14 +41,17 @@ def acquire(config: AcquireConfig, *, catalog: Path, embeddings: Path, output: P
         config: Budget, price and how many candidates compete for each label.
         catalog: Artifact of `ingest`.
         embeddings: Artifact of `embed`.
+        labels: Labels bought since: they are learnt from, and their images are not queued again.
         output: Directory for the queue.
 
     Raises:
         TooFewLabelsError: A class has fewer than two labelled groups.
+        ArtifactError: A bought label is none of the catalog's classes.
     """
     manifest, vectors = read_table(catalog, "manifest"), read_embeddings(embeddings)
     classes = read_json(catalog / "catalog.json")["classes"]
-    known = known_rows(manifest, None, classes, vectors, "train")
+    bought = None if labels is None else read_table(labels, "labels.parquet")
+    known = known_rows(manifest, bought, classes, vectors, "train")
     require_classes(known, classes)
     pool = pool_rows(manifest, known, vectors)
     count = min(affordable(config.budget_eur, config.price_per_label_eur, config.max_labels), len(pool.slice_ids))
@@ -64,7 +70,7 @@ def acquire(config: AcquireConfig, *, catalog: Path, embeddings: Path, output: P
         for unsure, far in zip(chosen.uncertainty, chosen.diversity, strict=True)
     ]
     write_table(output, "queue.parquet", frame)
-    price = round(len(frame) * config.price_per_label_eur, 2)
+    price = float(len(frame) * Decimal(str(config.price_per_label_eur)))
     write_json(output / "queue.json", {
         "labels": len(frame),
         "price_eur": price,

@@ -4,21 +4,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from scanloop.artifacts import read_table, write_bytes, write_json
+from scanloop.artifacts import read_json, read_table, write_bytes, write_json
 from scanloop.build import step
 from scanloop.config import DetectDriftConfig
 from scanloop.drift.evidently_report import EMPTY_PAGE, compare, with_verdict
-from scanloop.drift.profile import Profile, predicted_positive, profile_of
-from scanloop.drift.scores import chance_score
-from scanloop.drift.verdict import Verdict, judge, prevalence_changed, prevalence_words, too_few
-from scanloop.errors import ArtifactError
+from scanloop.drift.profile import Profile, profile_of
+from scanloop.drift.scores import permutation_test
+from scanloop.drift.verdict import (
+    THRESHOLDS,
+    Verdict,
+    basis_words,
+    judge,
+    prevalence_changed,
+    prevalence_words,
+    too_few,
+)
 from scanloop.types import Float
-
-HOLD_OUT = ("test", "cross_validation")
-POOL = ("pool",)
 
 
 @dataclass(frozen=True)
@@ -60,37 +63,42 @@ class _Sample:
 def detect_drift(
     config: DetectDriftConfig, *, evaluation: Path, current: Path | None = None, output: Path
 ) -> DriftSummary:
-    """Compare the confidence of the hold-out with that of the pool; write `drift.json` and Evidently's `drift.html`.
+    """Compare the confidence on the hold-out with that on the pool; write `drift.json` and Evidently's `drift.html`.
 
-    Each slice counts once, however many copies of it there are.
+    Both are the supervised arm's, from `confidence.parquet` of `evaluate`: a model that learnt from no pool slice, so
+    that it cannot be surer of the pool for having seen it. Without a test split the reference is one repeat of the
+    calibrated out-of-fold probabilities, one model's word a slice like those on the pool. `basis` in `drift.json` says
+    so in words. Each slice counts once, however many copies of it there are.
 
     Args:
         config: Method and threshold.
-        evaluation: Its predictions of the hold-out are the reference.
-        current: A later evaluation, whose predictions of the pool are compared; the same one when not given.
+        evaluation: Its confidence on the hold-out is the reference.
+        current: A later evaluation, whose confidence on the pool is compared; the same one when not given. The models
+            should be the same: a change of the model looks like drift, too.
         output: Directory to fill.
 
     Raises:
-        ArtifactError: A table is missing, or has no probabilities.
+        ArtifactError: A table is missing.
     """
-    predictions = read_table(evaluation, "predictions.parquet")
-    watched = predictions if current is None else read_table(current, "predictions.parquet")
-    reference, now = _sample(predictions, HOLD_OUT), _sample(watched, POOL)
+    threshold = config.threshold or THRESHOLDS[config.method]
+    metrics = read_json(evaluation / "metrics.json")
+    reference, now = _sample(evaluation, "reference"), _sample(current or evaluation, "pool")
     reason = too_few(reference.profile, now.profile)
     score, chance = None, None
     if reason is None:
-        report = compare(reference.confidence, now.confidence, config.method, config.threshold)
+        report = compare(reference.confidence, now.confidence, config.method, threshold)
         page, score = report.page, report.score
-        if config.method != "ks":
-            chance = chance_score(config.method, reference.confidence, now.confidence, config.seed)
-        verdict = judge(config.method, score, config.threshold, chance)
+        if config.method != "ks":  # a p-value speaks of chance itself
+            tested = permutation_test(config.method, reference.confidence, now.confidence, config.seed)
+            score, chance = tested.score, tested.chance
+        verdict = judge(config.method, score, threshold, chance)
     else:
         page, verdict = EMPTY_PAGE, Verdict(None, reason)
     before, after = reference.profile.prevalence, now.profile.prevalence
     summary = DriftSummary(
         method=config.method,
         score=score,
-        threshold=config.threshold,
+        threshold=threshold,
         chance_score=chance,
         drifted=verdict.drifted,
         n_reference=reference.profile.n,
@@ -98,23 +106,19 @@ def detect_drift(
         prevalence_changed=prevalence_changed(before, after),
         verdict=f"{verdict.words} {prevalence_words(before, after)}".strip(),
     )
-    profiles = {"reference": reference.profile, "current": now.profile}
-    write_json(output / "drift.json", vars(summary) | profiles | {"reason": reason})
-    write_bytes(output / "drift.html", with_verdict(page, summary.verdict).encode())
+    facts = {
+        "reference": reference.profile,
+        "current": now.profile,
+        "reason": reason,
+        "basis": basis_words(metrics["holdout"]["kind"], metrics["deployed_arm"]),
+    }
+    write_json(output / "drift.json", vars(summary) | facts)
+    write_bytes(output / "drift.html", with_verdict(page, f"{summary.verdict} {facts['basis']}").encode())
     return summary
 
 
-def _sample(predictions: pd.DataFrame, splits: tuple[str, ...]) -> _Sample:
-    """Each slice of these splits that has a confidence, once."""
-    rows = predictions[predictions["split"].isin(splits) & predictions["confidence"].notna()]
-    rows = rows.drop_duplicates("slice_id")
+def _sample(evaluation: Path, side: str) -> _Sample:
+    table = read_table(evaluation, "confidence.parquet")
+    rows: pd.DataFrame = table[table["side"] == side]
     confidence = rows["confidence"].to_numpy(dtype=np.float64)
-    return _Sample(confidence, profile_of(confidence, _positive(rows)))
-
-
-def _positive(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    if rows[["probability", "probabilities"]].isna().to_numpy().any():
-        raise ArtifactError("predictions.parquet has rows without probabilities; run evaluate again")
-    if rows.empty:
-        return np.zeros(0, dtype=np.bool_)
-    return predicted_positive(rows["probability"].to_numpy(dtype=np.float64), np.vstack(rows["probabilities"].tolist()))
+    return _Sample(confidence, profile_of(confidence, rows["positive"].to_numpy(dtype=np.bool_)))

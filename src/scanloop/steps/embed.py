@@ -13,6 +13,8 @@ from scanloop.config import EmbedConfig
 from scanloop.embedding.cache import read_vectors, vectors_path, write_vectors
 from scanloop.embedding.encoders import read_encoder
 from scanloop.embedding.engine import Engine
+from scanloop.errors import ArtifactError
+from scanloop.provenance import code_digest, digest, packages
 
 CACHE = ".embeddings"
 """Folder beside the artifact that keeps vectors by content, over runs and over changes of the archive."""
@@ -31,36 +33,55 @@ class EmbedSummary:
 def embed(config: EmbedConfig, *, catalog: Path, encoder: Path, output: Path) -> EmbedSummary:
     """Embeddings of every slice of a catalog, committed shard by shard.
 
-    Vectors are named by the digests of their encoder and shard. Those that stand in the cache beside `output` are
-    taken from there, so a killed run continues at its next shard and a grown archive pays for its new shards only.
+    Vectors are named by the digests of their encoder and shard. Those that the same encoder, batch size, code and
+    packages left in the cache beside `output` are taken from there, so a killed run continues at its next shard and a
+    grown archive pays for its new shards only.
 
     Args:
         config: Batch size.
         catalog: Artifact of `ingest`.
         encoder: Artifact of `pretrain`.
         output: Directory for the embeddings.
+
+    Raises:
+        ArtifactError: The encoder was prepared for slices of another size than the catalog's.
     """
     net, preprocess = read_encoder(encoder)
-    digest = read_json(encoder / "encoder.json")["digest"]
-    manifest = read_table(catalog, "manifest")
-    shards = read_json(catalog / "catalog.json")["shards"]
+    encoder_digest = read_json(encoder / "encoder.json")["digest"]
+    manifest, archive = read_table(catalog, "manifest"), read_json(catalog / "catalog.json")
+    _require_one_size(archive["short_side_px"], preprocess.archive_px)
+    shards, maker_digest = archive["shards"], _maker_digest(encoder_digest, config)
     engine = Engine(net, preprocess, config.batch_size)
     cache = output.parent / CACHE
     files, index = {}, []
     with tqdm(total=len(manifest), desc="embed", unit="slice", mininterval=2) as bar:
         for shard, rows in manifest.groupby("shard", sort=True):
-            cached = vectors_path(cache, digest, shards[shard])
+            cached = vectors_path(cache, maker_digest, shards[shard])
             vectors = read_vectors(cached)
             if vectors is None or len(vectors) != len(rows):
                 ((_, _, images),) = iterate_shards(catalog, rows)
                 vectors = engine(images)
                 write_vectors(cached, vectors)
-            path = vectors_path(output, digest, shards[shard])
+            path = vectors_path(output, encoder_digest, shards[shard])
             write_vectors(path, vectors)
             files[str(shard)] = str(path.relative_to(output))
             index.append(pd.DataFrame({"slice_id": rows["slice_id"], "shard": shard, "row": range(len(rows))}))
             bar.update(len(rows))
     write_table(output, "index.parquet", pd.concat(index, ignore_index=True))
-    facts = {"encoder_digest": digest, "dimension": net.dimension, "dtype": "float16", "files": files}
+    facts = {"encoder_digest": encoder_digest, "dimension": net.dimension, "dtype": "float16", "files": files}
     write_json(output / "embeddings.json", facts)
-    return EmbedSummary(len(manifest), net.dimension, digest)
+    return EmbedSummary(len(manifest), net.dimension, encoder_digest)
+
+
+def _require_one_size(catalog_px: int, encoder_px: int) -> None:
+    """Return if an image that is served will be shrunk as the catalog's slices were."""
+    if catalog_px != encoder_px:
+        raise ArtifactError(
+            f"the catalog's slices were shrunk to {catalog_px} px, the encoder was prepared for {encoder_px}; run "
+            f"pretrain on this catalog, or set ingest.short_side_px to {encoder_px}"
+        )
+
+
+def _maker_digest(encoder_digest: str, config: EmbedConfig) -> str:
+    """Digest of all that decides the vectors of a given shard, to the bit."""
+    return digest([encoder_digest, config.batch_size, code_digest(__name__), packages()])

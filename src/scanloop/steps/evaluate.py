@@ -29,8 +29,11 @@ from scanloop.evaluation.holdout import (
     measure_test,
 )
 from scanloop.evaluation.intervals import Resampling
-from scanloop.evaluation.predictions import Archive, predictions_table
+from scanloop.evaluation.predictions import Archive, confidence_table, predictions_table
 from scanloop.types import Float, Interval
+
+WATCHED_SLICES = 10_000
+"""Most pool slices in `confidence.parquet`, drawn at random; more would cost inference and tell no more of drift."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,13 @@ def evaluate(
 ) -> EvaluateSummary:
     """Measure the model against the one without pseudo-labels, and predict every image of the archive.
 
-    The hold-out is the catalog's test split; where it has none, the out-of-fold predictions that both models left.
+    The hold-out is the catalog's test split; where it has none, the out-of-fold predictions that both models left. The
+    deployed arm is semi-supervised if the bundle itself says that it learnt from pseudo-labels.
+
+    `confidence.parquet`, which `detect_drift` compares, comes from the supervised arm, whichever is deployed: it is the
+    one that learnt from no pool slice. A model is surer of what it learnt from, and leaving the promoted slices out of
+    the pool would leave those out that are easy: either looks like drift. Out of fold, the reference is the first
+    repeat alone: the mean over repeats is an ensemble's confidence, which no single model has.
 
     Args:
         config: Resamples, confidence and bins.
@@ -102,9 +111,13 @@ def evaluate(
     archive = _archive(catalog, manifest, labels, pseudo_labels)
     table = predictions_table(archive, probabilities, out_of_fold, model.classes, model.positive_class)
     write_table(output, "predictions.parquet", table)
-    deployed = "semi_supervised" if archive.pseudo_labels["promoted"].eq(True).any() else "supervised"
+    pool = manifest[manifest["slice_id"].isin(table.loc[table["split"] == "pool", "slice_id"])]
+    watched = pool.sample(min(len(pool), WATCHED_SLICES), random_state=config.seed).sort_index()
+    same = without.digest == model.digest
+    seen = probabilities.loc[watched["slice_id"]] if same else scorer(without, watched, "baseline on the pool")
+    write_table(output, "confidence.parquet", _confidences(measurement, seen, model))
     plan = Resampling(config.resamples, config.confidence, config.seed)
-    metrics = measure_arms(measurement, plan, model.classes, deployed)
+    metrics = measure_arms(measurement, plan, model.classes, _deployed_arm(model))
     write_json(output / "metrics.json", metrics)
     write_json(output / "curves.json", _curves(measurement, metrics, model))
     return _summary(metrics, len(table))
@@ -166,6 +179,18 @@ def _on_folds(tables: list[pd.DataFrame], manifest: pd.DataFrame, model: Bundle,
     """Both models where no split is set aside: each image by models that never saw its group."""
     drawn = set(manifest.loc[manifest["label"].notna(), "slice_id"])
     return measure_out_of_fold(dict(zip(ARMS, tables, strict=True)), drawn, model.classes, bins)
+
+
+def _confidences(measurement: Measurement, pool: pd.Series, model: Bundle) -> pd.DataFrame:
+    """Rows of `confidence.parquet`: the supervised arm, out of fold its first repeat, against the pool."""
+    reference = pd.Series(list(measurement.arms["supervised"][0]), list(measurement.slice_ids), dtype=object)
+    return confidence_table(reference, pool, model.classes, model.positive_class)
+
+
+def _deployed_arm(model: Bundle) -> str:
+    """Arm that the bundle belongs to; promoted slices that were not drawn for training do not count."""
+    learnt = sum(model.about["counts"].get("pseudo_labelled", {}).values())
+    return "semi_supervised" if learnt else "supervised"
 
 
 def _archive(catalog: Path, manifest: pd.DataFrame, labels: Path, pseudo_labels: Path) -> Archive:

@@ -186,7 +186,7 @@ def _facts(config: IngestConfig, manifest: pd.DataFrame, slices: Sequence[Slice]
     entries = sorted((one.slice_id, one.label) for one in slices)
     accepted = sum(len(one.uris) for one in slices)
     return {
-        "name": Path(getattr(config.source, "path", config.source.kind)).stem,
+        "name": Path(getattr(config.source, "path", config.source.kind)).absolute().stem,
         "slices": len(slices),
         "uris": intake.uris,
         "exact_copies": accepted - len(slices),
@@ -205,6 +205,8 @@ def _facts(config: IngestConfig, manifest: pd.DataFrame, slices: Sequence[Slice]
         "bytes_in_shards": int(manifest["length"].sum()),
         "data_digest": digest(entries),
         "short_side_px": config.short_side_px,
+        "min_side_px": config.min_side_px,
+        "max_pixels": config.max_pixels,
     }
 
 

@@ -1,6 +1,7 @@
 """Oracle: in the clinicians' place, answers a queue from hidden labels, for sets that have them."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from scanloop.artifacts import read_table, write_json, write_table
@@ -33,7 +34,7 @@ def oracle(config: OracleConfig, *, catalog: Path, queue: Path, output: Path) ->
     answers = wanted.merge(read_table(catalog, "hidden_labels.parquet"), on="slice_id", how="inner").sort_values("rank")
     frame = answers[["slice_id", "label"]].assign(readers=1, agreement=1.0, adjudicated=False, as_of=config.as_of)
     write_table(output, "labels.parquet", frame)
-    price = round(float(answers["price"].sum()), 2)
+    price = float(sum(Decimal(str(price)) for price in answers["price"]))
     source = "hidden labels" if len(frame) else "none: the set hides no labels, its queue waits for clinicians"
     facts = {"answered": len(frame), "queued": len(wanted), "price_eur": price, "source": source}
     write_json(output / "labels.json", facts)

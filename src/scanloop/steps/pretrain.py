@@ -1,7 +1,8 @@
 """Pretrain: an encoder for this archive, from its own unlabelled slices, from given weights, or from both."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,8 @@ def pretrain(config: PretrainConfig, *, catalog: Path, output: Path) -> Pretrain
         ArchiveError: Fewer than eight slices are in the training part.
     """
     encoder = new_encoder(config.encoder, config.seed)
-    preprocess = load_weights(encoder, config.weights, config.input_px)
+    archive = read_json(catalog / "catalog.json")
+    preprocess = replace(load_weights(encoder, config.weights, config.input_px), archive_px=archive["short_side_px"])
     losses: list[float] = []
     slices = 0
     if config.method == "simclr":
@@ -65,7 +67,7 @@ def pretrain(config: PretrainConfig, *, catalog: Path, output: Path) -> Pretrain
     write_encoder(output, encoder.eval())
     rows = "".join(f"{epoch},{loss!r}\n" for epoch, loss in enumerate(losses, start=1))
     write_bytes(output / "loss.csv", f"epoch,loss\n{rows}".encode())
-    write_json(output / "encoder.json", _facts(config, preprocess, catalog, output, slices, encoder.dimension))
+    write_json(output / "encoder.json", _facts(config, preprocess, archive, output, slices, encoder.dimension))
     return PretrainSummary(
         config.encoder, config.method, slices, len(losses), *((losses[0], losses[-1]) if losses else (None, None))
     )
@@ -89,15 +91,23 @@ def _training_images(catalog: Path, preprocess: Preprocess, config: PretrainConf
 
 
 def _facts(
-    config: PretrainConfig, preprocess: Preprocess, catalog: Path, output: Path, slices: int, dimension: int
-) -> dict[str, object]:
+    config: PretrainConfig, preprocess: Preprocess, archive: dict[str, Any], output: Path, slices: int, dimension: int
+) -> dict[str, Any]:
     return {
         "encoder": config.encoder,
         "method": config.method,
         "dimension": dimension,
         "slices": slices,
         "preprocess": asdict(preprocess),
-        "hyperparameters": config.model_dump(mode="json"),
-        "data_digest": read_json(catalog / "catalog.json")["data_digest"],
+        "hyperparameters": config.model_dump(mode="json") | _weights(config.weights),
+        "data_digest": archive["data_digest"],
         "digest": digest([file_digest(output / "encoder.safetensors"), asdict(preprocess)]),
     }
+
+
+def _weights(weights: str | None) -> dict[str, str]:
+    """Name and digest of a weights file, whatever the path to it; nothing for weights that are no file."""
+    if weights in (None, "imagenet"):
+        return {}
+    path = Path(str(weights))
+    return {"weights": path.name, "weights_sha256": file_digest(path)}

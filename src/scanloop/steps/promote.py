@@ -12,12 +12,12 @@ from scanloop.artifacts import read_json, read_table, write_json
 from scanloop.build import read_key, scratch, step
 from scanloop.config import PromoteConfig
 from scanloop.evaluation.gates import Check, champion_check, hold_out_checks, interval_from
-from scanloop.tracking import CHALLENGER, CHAMPION, Candidate, Registry
+from scanloop.tracking import CHALLENGER, CHAMPION, KEY_TAG, Candidate, Registry
 
 
 @dataclass(frozen=True)
 class PromoteSummary:
-    """The decision, the alias that the model now has, and why."""
+    """What was decided ("promoted" or "refused"), the alias that the model has after it, and why."""
 
     decision: str
     alias: str
@@ -31,6 +31,10 @@ def promote(config: PromoteConfig, *, catalog: Path, bundle: Path, evaluation: P
     Promoted only if the hold-out has enough independent groups, the lower bound of macro-F1 reaches the minimum,
     pseudo-labels did no harm, and nothing is lost against the champion, each at a confidence bound. A refused model is
     registered as challenger.
+
+    The champion itself, judged again under stricter bounds and refused, stays champion: taking a model out of service,
+    with none to follow it, is a decision for people. The decision is "refused", its reason says that the champion no
+    longer meets the bounds, and the registry's version carries it as the tag `scanloop.decision`.
 
     Args:
         config: Bounds, margin, registry.
@@ -56,7 +60,7 @@ def promote(config: PromoteConfig, *, catalog: Path, bundle: Path, evaluation: P
     f1 = metrics["arms"][metrics["deployed_arm"]]["macro_f1"]
     params = {"decision": decision["decision"], "reason": decision["reason"], "deployed_arm": metrics["deployed_arm"]}
     numbers = {f"macro_f1_{name}": float(f1[name]) for name in ("value", "low", "high")}
-    registry.register(Candidate(key, bundle, evaluation, params, numbers), decision["alias"])
+    registry.register(Candidate(key, bundle, evaluation, params, numbers), decision["decision"], decision["alias"])
     write_json(output / "promotion.json", decision)
     return PromoteSummary(decision["decision"], decision["alias"], decision["reason"])
 
@@ -75,24 +79,34 @@ def _decide(
     gain = interval_from(metrics["difference"]["macro_f1"]) if arm == "semi_supervised" else None
     f1 = interval_from(metrics["arms"][arm]["macro_f1"])
     checks = hold_out_checks(f1, metrics["holdout"]["groups"], gain, config)
-    champion = registry.champion(other_than=key)
-    if champion is not None:
+    champion = registry.champion()
+    judged_again = champion is not None and champion.tags.get(KEY_TAG) == key
+    if has_rival := champion is not None and not judged_again:
         groups = manifest[["slice_id", "group_id"]]
         ours = read_table(evaluation, "predictions.parquet").merge(groups, on="slice_id")
         path = registry.fetch(champion, "evaluation/predictions.parquet", folder)
-        classes = read_json(bundle / "classes.json")["classes"]
-        checks.append(champion_check(ours, pq.read_table(path).to_pandas(), classes, config))
+        named = (bundle / "classes.json", registry.fetch(champion, "bundle/classes.json", folder))
+        classes, champion_classes = (read_json(file)["classes"] for file in named)
+        theirs = pq.read_table(path).to_pandas()
+        checks.append(champion_check(ours, theirs, classes, champion_classes, config))
     failed = [check for check in checks if not check.passed]
     promoted = not failed
+    stays_champion = judged_again and not promoted
     return {
         "decision": "promoted" if promoted else "refused",
-        "alias": CHAMPION if promoted else CHALLENGER,
-        "reason": _reason(failed),
+        "alias": CHAMPION if promoted or stays_champion else CHALLENGER,
+        "reason": _reason(failed, stays_champion),
         "checks": checks,
         "model_name": config.model_name,
-        "had_champion": champion is not None,
+        "had_champion": has_rival,
+        "stays_champion": stays_champion,
     }
 
 
-def _reason(failed: list[Check]) -> str:
-    return "; ".join(check.sentence for check in failed) if failed else "every bound holds"
+def _reason(failed: list[Check], stays_champion: bool) -> str:
+    if not failed:
+        return "every bound holds"
+    reasons = "; ".join(check.sentence for check in failed)
+    if not stays_champion:
+        return reasons
+    return f"the champion no longer meets the bounds: {reasons}; it stays champion until another model takes its place"

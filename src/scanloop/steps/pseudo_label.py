@@ -38,7 +38,9 @@ def pseudo_label(
 
     The rule: calibrated confidence of at least `min_confidence`, and the nearest labelled neighbours' majority agrees.
     The gate tries supervised against semi-supervised on the validation part, or by repeated group cross-validation
-    where there is none, and looks at lower bounds only. One row is written for every uri of the archive.
+    where there is none, and looks at lower bounds only. Without a test split, these are the labelled images on which
+    `evaluate` and `promote` compare the arms again: their word is no second proof. One row is written for every uri
+    of the archive.
 
     Args:
         config: Thresholds of the rule and of the gate.

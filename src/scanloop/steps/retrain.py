@@ -207,6 +207,8 @@ def _facts(
         data_digest=digest([catalog["data_digest"], sorted(zip(known.slice_ids, known.labels.tolist(), strict=True))]),
         counts=counts,
         metrics=metrics,
+        min_side_px=catalog["min_side_px"],
+        max_pixels=catalog["max_pixels"],
         training={"stage": trained.stage, "out_of_fold_log_loss": trained.log_loss} | config.model_dump(mode="json"),
     )
 

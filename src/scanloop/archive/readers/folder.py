@@ -12,6 +12,7 @@ from typing import NamedTuple
 from scanloop.archive.readers.record import RawImage
 from scanloop.config import FolderSource
 from scanloop.errors import ArchiveError, ImageError
+from scanloop.walk import files_below
 
 logger = logging.getLogger("scanloop")
 
@@ -96,29 +97,17 @@ def _refuse_unusable(root: Path, source: FolderSource, files: list[_File], image
 
 def _list_directory(root: Path) -> list[_File]:
     """Files below a directory, sorted; links are followed, except into a folder that holds them."""
-
-    def refuse(error: OSError) -> None:
-        raise ArchiveError(f"{error.filename}: cannot be listed ({error.strerror}); grant read access") from error
-
     files = []
-    for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
-        here = Path(folder)
-        folders[:] = [name for name in folders if not _is_loop(here / name)]
-        for name in names:
-            path = here / name
+    try:
+        for path in files_below(root):
             inside = _text(path.relative_to(root).as_posix())
             if path.is_file():
                 files.append(_File(inside, path, 0, path.stat().st_size))
             else:
                 files.append(_File(inside, path, fault="not a regular file, or a link to nothing"))
+    except OSError as error:
+        raise ArchiveError(f"{error.filename}: cannot be listed ({error.strerror}); grant read access") from error
     return sorted(files)
-
-
-def _is_loop(folder: Path) -> bool:
-    if not folder.is_symlink() or folder.resolve() not in (folder.parent.resolve(), *folder.parent.resolve().parents):
-        return False
-    logger.warning("%s links to a folder that holds it and is not followed", folder)
-    return True
 
 
 def _list_tar(path: Path) -> list[_File]:

@@ -1,0 +1,118 @@
+"""A run ready to be evaluated, whose model reads brightness: what the tests of evaluate start from."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import torch
+
+from scanloop.archive.shards import ShardWriter
+from scanloop.artifacts import write_json, write_table
+from scanloop.bundle.facts import BundleFacts, Calibration
+from scanloop.bundle.write import write_bundle
+from scanloop.embedding.preprocess import Preprocess
+from scanloop.types import Image
+
+CLASSES = ("cancer", "normal")
+INPUTS = ("catalog", "labels", "pseudo_labels", "bundle", "baseline")
+
+
+class Brightness(torch.nn.Module):
+    """Bright is cancer; `bias` moves the border."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(3, 2)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.tensor([[1.0], [-1.0]]).repeat(1, 3))
+            self.head.bias.copy_(torch.tensor([bias, -bias]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(images.mean(dim=(2, 3)))
+
+
+def draw_slices(n: int) -> tuple[list[Image], list[str]]:
+    """Bright slices are mostly cancer."""
+    rng = np.random.default_rng(0)
+    labels = [CLASSES[row % 2] for row in range(n)]
+    levels = [rng.normal(140 if label == "cancer" else 100, 22) for label in labels]
+    return [np.clip(rng.normal(level, 10, (20, 24)), 0, 255).astype(np.uint8) for level in levels], labels
+
+
+def to_png(image: Image) -> bytes:
+    sink = io.BytesIO()
+    PIL.Image.fromarray(image).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def new_catalog(folder: Path, test: bool) -> pd.DataFrame:
+    """60 slices in groups of two: first 30 with labels, 20 of them the test; slice 40 has a copy under another uri."""
+    images, labels = draw_slices(60)
+    writer = ShardWriter(folder, shard_slices=25)
+    rows = []
+    for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+        slice_id = hashlib.sha256(str(row).encode()).hexdigest()
+        split = "test" if test and row < 20 else "train"
+        known = label if row < 30 else None
+        rows.append({"slice_id": slice_id, "group_id": f"g{row // 2}", "label": known, "split": split}
+                    | writer.add(slice_id, to_png(image))._asdict())  # fmt: skip
+    writer.close()
+    manifest = pd.DataFrame(rows)
+    uris = [f"scans/{row}.png" for row in range(60)] + ["scans/copy of 40.png"]
+    sources = pd.DataFrame({"slice_id": [*manifest["slice_id"], manifest["slice_id"][40]], "uri": uris})
+    write_table(folder, "manifest", manifest)
+    write_table(folder, "sources.parquet", sources)
+    write_json(folder / "catalog.json", {"classes": CLASSES, "positive_class": "cancer"})
+    return manifest
+
+
+def out_of_fold(manifest: pd.DataFrame, bought: list[int], noise: float) -> pd.DataFrame:
+    """Two repeats of the labelled training slices and of those bought later, whose logits are wrong on purpose."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for repeat in range(2):
+        for row in [*np.flatnonzero(manifest["label"].notna() & (manifest["split"] == "train")), *bought]:
+            label = manifest["label"][row] or "cancer"
+            sign = (1 if label == "cancer" else -1) * (-1 if row in bought else 1)
+            logit = 1.5 * sign + noise * rng.normal()
+            rows.append({"slice_id": manifest["slice_id"][row], "group_id": manifest["group_id"][row], "repeat": repeat,
+                         "fold": int(row) % 3, "label": label, "logits": [logit, -logit]})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def seal(folder: Path) -> Path:
+    """Give an artifact the key that the step reads."""
+    write_json(folder / "artifact.json", {"key": hashlib.sha256(str(folder).encode()).hexdigest()})
+    return folder
+
+
+def new_run(folder: Path, test: bool, promoted: bool = True, learnt: int = 2) -> dict[str, Path]:
+    """Every input of the step; slices 50 and 51 were bought, 31 and 32 promoted, and so many of these learnt from."""
+    manifest = new_catalog(folder / "catalog", test)
+    bought = [50, 51]
+    answers = pd.DataFrame({"slice_id": manifest["slice_id"][bought], "label": ["cancer", "normal"]})
+    write_table(folder / "labels", "labels.parquet", answers)
+    pool = [row for row in range(30, 60) if row not in bought]
+    uris = [(manifest["slice_id"][row], f"scans/{row}.png") for row in pool] + [
+        (manifest["slice_id"][40], "scans/copy of 40.png")
+    ]
+    pseudo = pd.DataFrame(uris, columns=["slice_id", "uri"])
+    pseudo["promoted"] = [promoted and row in (1, 2) for row in range(len(pseudo))]
+    pseudo["reason"] = np.where(pseudo["promoted"], "promoted", "low_confidence")
+    write_table(folder / "pseudo_labels", "pseudo_labels.parquet", pseudo)
+    baseline = (0.4, 2.0)
+    learnt = learnt if promoted else 0
+    arms = {"bundle": (*((0.0, 1.0) if learnt else baseline), learnt), "baseline": (*baseline, 0)}
+    for name, (bias, noise, pseudo_labelled) in arms.items():
+        write_table(folder / name, "out_of_fold.parquet", out_of_fold(manifest, bought, noise))
+        facts = BundleFacts(
+            "mean brightness", "none", CLASSES, "cancer", Preprocess(32, 16), Calibration(1.0, "none", 30, 15),
+            tuple(draw_slices(3)[0]), "d" * 64,
+            {"labelled": {"cancer": 15, "normal": 15}, "pseudo_labelled": {"cancer": pseudo_labelled, "normal": 0}},
+            {}, 8, 10**6,
+        )  # fmt: skip
+        write_bundle(folder / name, Brightness(bias), facts)
+    return {name: seal(folder / name) for name in INPUTS}

@@ -1,0 +1,136 @@
+"""A run that left everything, written by hand: what the tests of its page start from."""
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+
+from scanloop.archive.shards import ShardWriter
+from scanloop.artifacts import write_bytes, write_json, write_table
+from scanloop.evaluation.comparison import Holdout
+from scanloop.evaluation.curves import curves
+from scanloop.evaluation.holdout import Measurement, measure_arms
+from scanloop.evaluation.intervals import Resampling
+
+SCRIPT = "scans/<script>alert(1)<script>.png"
+CLASSES = ("cancer $a$", "normal & <b>")
+
+
+def new_catalog(folder: Path) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    writer, rows = ShardWriter(folder, 20), []
+    for row in range(48):
+        image = rng.integers(0, 255, (24, 20), dtype=np.uint8)
+        sink = io.BytesIO()
+        PIL.Image.fromarray(image).save(sink, "PNG")
+        slice_id = hashlib.sha256(image.tobytes()).hexdigest()
+        label = CLASSES[row % 2] if row < 30 else None
+        rows.append({"slice_id": slice_id, "group_id": f"g{row // 2}", "label": label, "split": "train"}
+                    | writer.add(slice_id, sink.getvalue())._asdict())  # fmt: skip
+    writer.close()
+    manifest = pd.DataFrame(rows)
+    uris = [SCRIPT if row == 30 else f"scans/{row}.png" for row in range(48)]
+    write_table(folder, "manifest", manifest)
+    write_table(folder, "sources.parquet", pd.DataFrame({"slice_id": manifest["slice_id"], "uri": uris}))
+    refused = [
+        ("scans/<img src=x onerror=y>.jpg", "truncated", "ends early"),
+        ("scans/empty.jpg", "empty_file", "0 bytes"),
+    ]
+    write_table(folder, "quarantine.parquet", pd.DataFrame(refused, columns=["uri", "reason", "detail"]))
+    write_json(folder / "catalog.json", {"classes": CLASSES, "positive_class": CLASSES[0], "data_digest": "d" * 64})
+    return manifest
+
+
+def new_evaluation(folder: Path, manifest: pd.DataFrame) -> Mapping[str, dict[str, object]]:
+    known = manifest[manifest["label"].notna()]
+    labels = np.array([CLASSES.index(label) for label in known["label"]])
+    rng, arms = np.random.default_rng(1), {}
+    for arm, noise in (("supervised", 1.4), ("semi_supervised", 1.0)):
+        logits = 1.5 * (2 * labels - 1) + noise * rng.normal(size=(3, len(labels)))
+        positive = 1 / (1 + np.exp(-logits))
+        arms[arm] = np.stack([1 - positive, positive], axis=2)
+    holdout = Holdout(labels, known["group_id"].to_numpy(str))
+    measurement = Measurement("cross_validation", known["slice_id"].tolist(), holdout, arms)
+    metrics = measure_arms(measurement, Resampling(100), CLASSES, "semi_supervised")
+    drawn = {arm: curves(values, holdout, CLASSES, CLASSES[0]) for arm, values in arms.items()}
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "curves.json", {"positive_class": CLASSES[0], "deployed_arm": "semi_supervised", "arms": drawn})
+    return metrics
+
+
+def new_learning(root: Path, manifest: pd.DataFrame, metrics: Mapping[str, dict[str, object]]) -> None:
+    write_bytes(root / "encoder" / "loss.csv", b"epoch,loss\n1,4.5\n2,3.25\n3,2.75\n")
+    write_json(
+        root / "encoder" / "encoder.json", {"encoder": "smallcnn", "method": "simclr", "slices": 48, "dimension": 64}
+    )
+    write_json(root / "embeddings" / "embeddings.json", {"dimension": 64})
+    points = np.random.default_rng(2).normal(size=(48, 2))
+    clusters = {"slice_id": manifest["slice_id"], "cluster": np.arange(48) % 3, "x": points[:, 0], "y": points[:, 1]}
+    write_table(root / "triage", "clusters.parquet", pd.DataFrame(clusters))
+    triage = {
+        "k": 3, "silhouette": {"2": 0.09, "3": 0.12, "4": None}, "ari": 0.4, "nmi": None, "components": 9,
+        "variance": 0.9,
+    }  # fmt: skip
+    write_json(root / "triage" / "triage.json", triage | {"verdict": "Three clusters with blurred borders."})
+    queued = manifest["slice_id"][30:36]
+    queue = {
+        "slice_id": queued, "rank": range(1, 7), "uncertainty": 0.6, "diversity": 0.5, "price": 0.55, "reason": "torn",
+    }  # fmt: skip
+    write_table(root / "queue", "queue.parquet", pd.DataFrame(queue))
+    write_json(root / "queue" / "queue.json", {"labels": 6, "price_eur": 3.3, "budget_eur": 30.0})
+    write_table(root / "labels", "labels.parquet", pd.DataFrame({"slice_id": queued[:2], "label": CLASSES[0]}))
+    pool = manifest["slice_id"][30:]
+    pseudo = {
+        "slice_id": pool, "uri": pool, "promoted": [row % 3 == 0 for row in range(18)], "reason": "low_confidence",
+    }  # fmt: skip
+    write_table(root / "pseudo_labels", "pseudo_labels.parquet", pd.DataFrame(pseudo))
+    gate = {"passed": True, "reason": "both bounds hold", "min_f1": 0.88, "margin": 0.02, "kind": "cross_validation"}
+    gate |= {f"{arm}_macro_f1": metrics["arms"][arm]["macro_f1"] for arm in ("supervised", "semi_supervised")}
+    gate |= {"difference": metrics["difference"]["macro_f1"]}
+    certificate = {
+        "gate": gate, "promoted": 6, "candidates": 6, "pool": 18,
+        "reasons": {"promoted": 6, "low confidence": 12},
+        "rule": {"neighbours": 11, "cross_validation": {"folds": 5}},
+    }  # fmt: skip
+    write_json(root / "pseudo_labels" / "certificate.json", certificate | {"wave": 1})
+
+
+def new_operations(root: Path) -> None:
+    expectation = {
+        "name": "unique", "column": "slice_id", "sentence": "Each slice stands once", "success": True, "observed": 48,
+    }  # fmt: skip
+    write_json(root / "validation" / "validation.json", {"success": True, "expectations": [expectation]})
+    check = {"name": "groups", "passed": False, "value": 15, "bound": 100, "sentence": "Enough independent groups"}
+    promotion = {
+        "decision": "refused", "reason": "15 groups are fewer than 100", "checks": [check], "alias": "challenger",
+    }  # fmt: skip
+    write_json(root / "promotion" / "promotion.json", promotion)
+    profile = {"n": 15, "mean": 0.8, "quantiles": {"0.5": 0.85}, "confident_share": 0.6, "prevalence": None}
+    drift = {
+        "method": "psi", "score": 0.14, "threshold": 0.2, "drifted": False, "verdict": "No drift.",
+        "reference": profile, "basis": "Compared is the confidence of one model.",
+    }  # fmt: skip
+    write_json(root / "drift" / "drift.json", drift | {"current": profile})
+    ledger = {"entries": [{"step": "encoder", "seconds": 61.0, "eur": 0.0005}], "total_eur": 1.1005, "seconds": 61.0}
+    ledger |= {"labels": 2, "label_eur": 1.1, "cap_eur": 5000.0, "node": "cpu-2core"}
+    write_json(root / "account" / "ledger.json", ledger)
+    write_json(root / "bundle" / "bundle.json", {})
+    write_json(root / "baseline" / "bundle.json", {})
+
+
+def new_run(root: Path) -> dict[str, Path]:
+    """Directory of every artifact, by name."""
+    manifest = new_catalog(root / "catalog")
+    new_learning(root, manifest, new_evaluation(root / "evaluation", manifest))
+    new_operations(root)
+    folders = {folder.name: folder for folder in sorted(root.iterdir())}
+    for name, folder in folders.items():
+        write_json(
+            folder / "artifact.json", {"key": name * 8, "step": name, "config": {"seed": 7}, "packages": {"numpy": "2"}}
+        )
+        write_json(folder / "run.json", {"machine": {"cores": 2}, "seconds": 1.5})
+    return folders
