@@ -14,12 +14,15 @@ from scipy import stats
 
 from scanloop.artifacts import write_json, write_table
 from scanloop.build import read_summary
+from scanloop.calibration.scaling import probabilities_of
 from scanloop.config import DetectDriftConfig
 from scanloop.drift.evidently_report import compare
 from scanloop.drift.profile import profile_of, wilson
 from scanloop.drift.scores import permutation_test
 from scanloop.drift.verdict import THRESHOLDS, judge
 from scanloop.errors import ArtifactError
+from scanloop.learning.dataset import Known
+from scanloop.learning.heads import tune_head
 from scanloop.steps.detect_drift import DriftSummary, detect_drift
 from scanloop.types import Float
 
@@ -122,6 +125,29 @@ def test_a_profile_tells_quantiles_and_the_share_that_is_confident() -> None:
     assert profile.prevalence.value == pytest.approx(25 / 101)
 
 
+def new_slices(seed: int, n: int) -> Known:
+    """Vectors of two overlapping classes; the same draw for labelled slices and the pool, so that nothing drifts."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    vectors = (rng.normal(size=(n, 12)) + 0.5 * (2 * labels[:, None] - 1)).astype(np.float16)
+    ids = np.array([f"s{row}" for row in range(n)], dtype=object)
+    return Known(ids, vectors, labels, ids, np.ones(n, dtype=bool))
+
+
+def test_a_head_out_of_fold_finds_no_drift_in_a_like_pool_and_without_its_sure_slices_it_would() -> None:
+    called, called_without = 0, 0
+    for seed in range(10):
+        known, pool = new_slices(seed, 150), new_slices(1000 + seed, 400)
+        tuned = tune_head(known, 2, 5, seed)
+        reference = probabilities_of(tuned.out_of_fold, tuned.temperature).max(axis=1)
+        now = tuned.probabilities(pool.vectors).max(axis=1)
+        whole, unsure = (permutation_test("psi", reference, sample, seed) for sample in (now, now[now < 0.8]))
+        called += bool(judge("psi", whole.score, THRESHOLDS["psi"], whole.chance).drifted)
+        called_without += bool(judge("psi", unsure.score, THRESHOLDS["psi"], unsure.chance).drifted)
+    assert called <= 1
+    assert called_without == 10
+
+
 @pytest.mark.parametrize(("method", "score", "threshold", "chance", "drifted"), [
     ("psi", 0.5, 0.2, 0.1, True), ("psi", 0.2, 0.2, 0.1, True), ("psi", 0.5, 0.2, 0.6, False),
     ("psi", 0.1, 0.2, 0.05, False), ("ks", 0.01, 0.05, None, True), ("ks", 0.2, 0.05, None, False),
@@ -162,8 +188,8 @@ def test_a_p_value_that_chance_gives_in_one_case_of_seven_is_no_drift(tmp_path: 
 
 @pytest.mark.parametrize(("holdout", "arm", "words", "others"), [
     ("test", "supervised", "on the test split", "out of fold"),
-    ("cross_validation", "supervised", "the first repeat", "pseudo-labelled"),
-    ("cross_validation", "semi_supervised", "learnt from them", "test split"),
+    ("cross_validation", "supervised", "out of fold in one round", "promoted"),
+    ("cross_validation", "semi_supervised", "learnt from the promoted slices", "test split"),
 ])  # fmt: skip
 def test_the_json_and_the_page_say_whose_confidence_is_compared_and_on_what(
     tmp_path: Path, holdout: str, arm: str, words: str, others: str
@@ -172,7 +198,7 @@ def test_the_json_and_the_page_say_whose_confidence_is_compared_and_on_what(
     source = evaluation(tmp_path / "evaluation", *tables, holdout=holdout, arm=arm)
     detect_drift(DetectDriftConfig(), evaluation=source, output=tmp_path / "drift")
     basis = json.loads((tmp_path / "drift" / "drift.json").read_text())["basis"]
-    assert "trained on labels alone" in basis
+    assert "the head that proposes pseudo-labels" in basis
     assert words in basis
     assert others not in basis
     assert basis in (tmp_path / "drift" / "drift.html").read_text()

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from brightness import CLASSES, draw_slices, new_run, seal
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
@@ -112,51 +111,19 @@ def test_promoted_labels_that_the_bundle_did_not_learn_from_leave_it_supervised(
     assert evaluate(CONFIG, **inputs, output=tmp_path / "evaluation").deployed_arm == "supervised"
 
 
-def sides(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    table = read_table(folder, "confidence.parquet").set_index("slice_id")
-    return table[table["side"] == "reference"], table[table["side"] == "pool"]
-
-
-def test_the_watch_on_drift_compares_the_model_that_learnt_from_no_pool_slice(
-    with_test: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize(("run", "held_out"), [("with_test", range(20)), ("without_test", range(30))])
+def test_the_watch_on_drift_compares_the_head_s_own_word_on_the_hold_out_and_on_the_whole_pool(
+    run: str, held_out: range, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    evaluate(CONFIG, **with_test, output=tmp_path / "evaluation")
-    reference, pool = sides(tmp_path / "evaluation")
-    said = direct(with_test, "baseline", slice(60))
-    ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(60)]
-    watched = [row for row in range(30, 60) if row not in (50, 51)]  # promoted ones too, but not those bought
-    for side, rows in ((reference, list(range(20))), (pool, watched)):
-        assert sorted(side.index) == sorted(ids[row] for row in rows)
-        found = side.loc[[ids[row] for row in rows]]
-        np.testing.assert_allclose(found["confidence"], said[rows].max(axis=1), atol=1e-6)
-        assert found["positive"].tolist() == (said[rows].argmax(axis=1) == 0).tolist()
-
-
-def test_out_of_fold_the_reference_is_one_repeat_and_no_mean_of_several(
-    without_test: dict[str, Path], tmp_path: Path
-) -> None:
-    evaluate(CONFIG, **without_test, output=tmp_path / "evaluation")
-    reference, _ = sides(tmp_path / "evaluation")
-    table = read_table(without_test["baseline"], "out_of_fold.parquet")
-    bought = set(read_table(without_test["labels"], "labels.parquet")["slice_id"])
-    first = table[(table["repeat"] == 0) & ~table["slice_id"].isin(bought)]
-    logits = np.stack(first["logits"])
-    expected = np.exp(logits).max(axis=1) / np.exp(logits).sum(axis=1)
-    assert len(reference) == len(first) == 30
-    np.testing.assert_allclose(reference.loc[first["slice_id"], "confidence"], expected)
-    mean = np.stack(mean_probabilities(table).loc[first["slice_id"]]).max(axis=1)
-    assert np.abs(expected - mean).max() > 0.01
-
-
-def test_a_large_pool_is_watched_by_a_random_draw(
-    with_test: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    evaluate(CONFIG, **with_test, output=tmp_path / "whole")
-    monkeypatch.setattr("scanloop.steps.evaluate.WATCHED_SLICES", 7)
-    evaluate(CONFIG, **with_test, output=tmp_path / "drawn")
-    whole, drawn = (sides(tmp_path / name)[1] for name in ("whole", "drawn"))
-    assert (len(whole), len(drawn)) == (28, 7)
-    np.testing.assert_allclose(drawn["confidence"], whole.loc[drawn.index, "confidence"], atol=1e-6)
+    evaluate(CONFIG, **request.getfixturevalue(run), output=tmp_path / "evaluation")
+    table = read_table(tmp_path / "evaluation", "confidence.parquet").set_index("slice_id")
+    pool = [row for row in range(30, 60) if row not in (50, 51)]  # promoted ones too; those bought stand on no side
+    assert len(table) == len(held_out) + len(pool)
+    for side, rows in (("reference", list(held_out)), ("pool", pool)):
+        found = table.loc[[hashlib.sha256(str(row).encode()).hexdigest() for row in rows]]
+        assert set(found["side"]) == {side}
+        assert found["confidence"].tolist() == pytest.approx([0.5 + row / 200 for row in rows])
+        assert found["positive"].tolist() == [row % 3 == 0 for row in rows]
 
 
 def test_two_runs_leave_the_same_bytes(with_test: dict[str, Path], tmp_path: Path) -> None:

@@ -24,8 +24,7 @@ Evidently's own but for PSI, whose rule of thumb calls a change small from 0.1, 
 
 BASES: Mapping[str, str] = {
     "test": "the test split",
-    "cross_validation": "labelled slices out of fold, each by the one model of the first repeat that never saw its "
-    "group, calibrated on other folds",
+    "cross_validation": "the labelled slices, out of fold in one round of cross-validation",
 }
 """What the reference is made of, by the kind of hold-out."""
 
@@ -54,18 +53,19 @@ def too_few(reference: Profile, current: Profile) -> str | None:
 
 
 def basis_words(holdout: str, deployed_arm: str) -> str:
-    """Which model's confidence is compared, and on which slices.
+    """Whose confidence is compared, and on which slices.
 
     Args:
         holdout: "test" or "cross_validation".
         deployed_arm: "supervised" or "semi_supervised".
     """
-    words = f"Compared is the confidence of the model trained on labels alone: on {BASES[holdout]}, and on the pool."
+    words = "Compared is the calibrated confidence of the head that proposes pseudo-labels: "
+    words += f"on {BASES[holdout]}, and on the pool, of which it learnt from no slice."
     if deployed_arm == "supervised":
         return words
     return (
-        f"{words} The deployed model is surer of the pseudo-labelled slices because it learnt from them, and the pool "
-        "without them would be harder than the hold-out; either would look like drift."
+        f"{words} The deployed model learnt from the promoted slices and is surer of them, and the pool without them "
+        "is harder than the hold-out; either would look like drift."
     )
 
 

@@ -58,19 +58,18 @@ def predictions_table(
     return rows
 
 
-def confidence_table(reference: pd.Series, pool: pd.Series, classes: Sequence[str], positive: str) -> pd.DataFrame:
-    """Rows of `confidence.parquet`: how sure one model is on the hold-out and on the pool, one row a slice.
+def confidence_table(
+    pseudo_labels: pd.DataFrame, reference: Sequence[str], pool: Sequence[str], positive: str
+) -> pd.DataFrame:
+    """Rows of `confidence.parquet`: how sure one head is of the hold-out and of the pool, one row a slice.
 
     Args:
-        reference: (classes,) probabilities by slice_id of the hold-out, each from one model that never saw its group.
-        pool: (classes,) probabilities by slice_id of pool slices, from a model that learnt from none of them.
-        classes: Names of the classes, in the order of the probabilities.
+        pseudo_labels: `pseudo_labels.parquet`; the head scored the pool unseen, and labelled slices out of fold.
+        reference: Ids of the hold-out's slices.
+        pool: Ids of the pool's slices.
         positive: Class whose share is watched.
     """
-    sides = []
-    for side, probabilities in (("reference", reference), ("pool", pool)):
-        values = np.array(probabilities.tolist(), dtype=np.float64).reshape(len(probabilities), len(classes))
-        said = values.argmax(axis=1) == list(classes).index(positive)
-        columns = {"slice_id": probabilities.index, "side": side, "confidence": values.max(axis=1), "positive": said}
-        sides.append(pd.DataFrame(columns))
-    return pd.concat(sides, ignore_index=True)
+    sides = dict.fromkeys(reference, "reference") | dict.fromkeys(pool, "pool")
+    rows = pseudo_labels.drop_duplicates("slice_id")
+    rows = rows.assign(side=rows["slice_id"].map(sides), positive=rows["label"] == positive).dropna(subset="side")
+    return rows[["slice_id", "side", "confidence", "positive"]]

@@ -65,16 +65,16 @@ def detect_drift(
 ) -> DriftSummary:
     """Compare the confidence on the hold-out with that on the pool; write `drift.json` and Evidently's `drift.html`.
 
-    Both are the supervised arm's, from `confidence.parquet` of `evaluate`: a model that learnt from no pool slice, so
-    that it cannot be surer of the pool for having seen it. Without a test split the reference is one repeat of the
-    calibrated out-of-fold probabilities, one model's word a slice like those on the pool. `basis` in `drift.json` says
+    Both are those of the head of `pseudo_label`, from `confidence.parquet` of `evaluate`: it learnt from no pool slice,
+    so that it cannot be surer of the pool for having seen it. Without a test split the reference is one round of its
+    calibrated out-of-fold probabilities: one head's word a slice, like those on the pool. `basis` in `drift.json` says
     so in words. Each slice counts once, however many copies of it there are.
 
     Args:
         config: Method and threshold.
         evaluation: Its confidence on the hold-out is the reference.
-        current: A later evaluation, whose confidence on the pool is compared; the same one when not given. The models
-            should be the same: a change of the model looks like drift, too.
+        current: A later evaluation, whose confidence on the pool is compared; the same one when not given. A head that
+            changed much in between, with many new labels or another encoder, looks like drift, too.
         output: Directory to fill.
 
     Raises:

@@ -32,9 +32,6 @@ from scanloop.evaluation.intervals import Resampling
 from scanloop.evaluation.predictions import Archive, confidence_table, predictions_table
 from scanloop.types import Float, Interval
 
-WATCHED_SLICES = 10_000
-"""Most pool slices in `confidence.parquet`, drawn at random; more would cost inference and tell no more of drift."""
-
 
 @dataclass(frozen=True)
 class EvaluateSummary:
@@ -74,10 +71,10 @@ def evaluate(
     The hold-out is the catalog's test split; where it has none, the out-of-fold predictions that both models left. The
     deployed arm is semi-supervised if the bundle itself says that it learnt from pseudo-labels.
 
-    `confidence.parquet`, which `detect_drift` compares, comes from the supervised arm, whichever is deployed: it is the
-    one that learnt from no pool slice. A model is surer of what it learnt from, and leaving the promoted slices out of
-    the pool would leave those out that are easy: either looks like drift. Out of fold, the reference is the first
-    repeat alone: the mean over repeats is an ensemble's confidence, which no single model has.
+    `confidence.parquet`, which `detect_drift` compares, holds the word of the head of `pseudo_label` on the hold-out
+    and on the pool. It learnt from no pool slice and scored labelled ones once, out of fold. The deployed model may
+    have learnt from promoted slices and be surer of them; the pool without them would be harder than the hold-out; and
+    a mean over repeats is an ensemble's confidence, which no single model has. Each looks like drift.
 
     Args:
         config: Resamples, confidence and bins.
@@ -111,11 +108,9 @@ def evaluate(
     archive = _archive(catalog, manifest, labels, pseudo_labels)
     table = predictions_table(archive, probabilities, out_of_fold, model.classes, model.positive_class)
     write_table(output, "predictions.parquet", table)
-    pool = manifest[manifest["slice_id"].isin(table.loc[table["split"] == "pool", "slice_id"])]
-    watched = pool.sample(min(len(pool), WATCHED_SLICES), random_state=config.seed).sort_index()
-    same = without.digest == model.digest
-    seen = probabilities.loc[watched["slice_id"]] if same else scorer(without, watched, "baseline on the pool")
-    write_table(output, "confidence.parquet", _confidences(measurement, seen, model))
+    pool = table.loc[table["split"] == "pool", "slice_id"].tolist()
+    sides = confidence_table(archive.pseudo_labels, measurement.slice_ids, pool, model.positive_class)
+    write_table(output, "confidence.parquet", sides)
     plan = Resampling(config.resamples, config.confidence, config.seed)
     metrics = measure_arms(measurement, plan, model.classes, _deployed_arm(model))
     write_json(output / "metrics.json", metrics)
@@ -179,12 +174,6 @@ def _on_folds(tables: list[pd.DataFrame], manifest: pd.DataFrame, model: Bundle,
     """Both models where no split is set aside: each image by models that never saw its group."""
     drawn = set(manifest.loc[manifest["label"].notna(), "slice_id"])
     return measure_out_of_fold(dict(zip(ARMS, tables, strict=True)), drawn, model.classes, bins)
-
-
-def _confidences(measurement: Measurement, pool: pd.Series, model: Bundle) -> pd.DataFrame:
-    """Rows of `confidence.parquet`: the supervised arm, out of fold its first repeat, against the pool."""
-    reference = pd.Series(list(measurement.arms["supervised"][0]), list(measurement.slice_ids), dtype=object)
-    return confidence_table(reference, pool, model.classes, model.positive_class)
 
 
 def _deployed_arm(model: Bundle) -> str:
