@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from scanloop.config import RetrainConfig
 from scanloop.embedding.encoders import Encoder
+from scanloop.embedding.repeatable import make_repeatable
 from scanloop.learning.heads import Head
 from scanloop.types import Float, Labels
 
@@ -78,7 +79,7 @@ def finetune(encoder: Encoder, head: Head, maps: Maps, config: RetrainConfig, se
         config: Epochs, rates, batch size.
         seed: Seed of the batches' order.
     """
-    torch.use_deterministic_algorithms(True)
+    make_repeatable()
     model = Classifier(copy.deepcopy(encoder), head).eval()  # evaluation mode freezes the norms, not the weights
     blocks = list(model.encoder.blocks)[-TRAINED_BLOCKS:]
     rates = [config.learning_rate * config.layer_decay ** (len(blocks) - 1 - depth) for depth in range(len(blocks))]

@@ -16,6 +16,7 @@ from scanloop.artifacts import write_bytes
 from scanloop.config import PretrainConfig
 from scanloop.embedding.encoders import Encoder
 from scanloop.embedding.preprocess import Preprocess
+from scanloop.embedding.repeatable import make_repeatable
 from scanloop.pretraining.augment import Augmentation, augment
 
 WARM_UP_SHARE = 0.1
@@ -96,7 +97,7 @@ def train_simclr(
         checkpoint: File for the state.
         on_epoch: Called after each epoch with its number, from 1, and its mean loss.
     """
-    torch.use_deterministic_algorithms(True)
+    make_repeatable()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         width = encoder.dimension
