@@ -14,6 +14,7 @@ from scanloop import __version__
 from scanloop.config import STEPS
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError
+from scanloop.plan_command import EXAMPLES, help_text, plan
 
 app = typer.Typer(
     help="Semi-supervised medical imaging, one command a step. Whole pipelines: python -m pipelines --help",
@@ -96,6 +97,9 @@ def _inputs(function: Callable[..., Any], run: Path, name: str) -> dict[str, Pat
 for _step in STEPS:
     _example = f"Example: scanloop {_step.replace('_', '-')} --config configs/demo.yaml --run runs/demo"
     app.command(_step.replace("_", "-"), epilog=_example)(_command(_step))
+
+
+app.command("plan", help=help_text(), epilog=EXAMPLES)(plan)
 
 
 @app.command(epilog="Example: scanloop check configs/demo.yaml")

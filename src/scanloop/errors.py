@@ -8,6 +8,7 @@ ScanloopError
 ├── ArtifactError         an artifact directory is missing, incomplete or of another kind
 │   └── BundleError       the same, of a model bundle
 ├── WeightsError          pretrained weights cannot be had
+├── BudgetError           more would be spent than may be
 ├── TooFewLabelsError     the labels at hand do not allow this step
 ├── ImageError            one image cannot be read; carries a machine-readable reason
 └── SubmissionError       the pipeline server refused or cannot be reached
@@ -58,6 +59,12 @@ class WeightsError(ScanloopError):
     """Pretrained weights cannot be had, or are not what their hash promises."""
 
     exit_code = 7
+
+
+class BudgetError(ScanloopError):
+    """More would be spent than a cap or a bucket of the budget allows. The message says by how much."""
+
+    exit_code = 8
 
 
 class TooFewLabelsError(ScanloopError):

@@ -1,4 +1,7 @@
-"""What an hour of a node costs: one table, checked when it is read, each row with its date and where it comes from."""
+"""What nodes, storage, requests and transfer cost: one table, checked when it is read.
+
+Each row has its date and where it comes from.
+"""
 
 from collections.abc import Mapping
 from datetime import date
@@ -13,31 +16,48 @@ from scanloop.errors import ConfigError
 from scanloop.faults import listed
 
 PRICES_FILE = Path(__file__).with_name("prices.yaml")
+NAME = r"^[a-z0-9][a-z0-9-]*$"
 
 
-class NodePrice(BaseModel):
-    """One row: the price of a kind of node."""
+class Price(BaseModel):
+    """What every row says of itself."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    node: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Name that a run's `account.node` gives")
-    eur_per_hour: Annotated[Decimal, Field(gt=0, le=1000)]
     currency: Literal["EUR"] = Field(description="The ledger adds euros; convert before you enter a price")
     as_of: date = Field(description="Day on which the price was assumed or read")
     assumption: bool = Field(description="False only where the source is a bill or a price list that can be shown")
     source: str = Field(min_length=10, description="Where the price comes from, in words")
 
 
+class NodePrice(Price):
+    """One row: the price of a kind of node."""
+
+    node: str = Field(pattern=NAME, description="Name that a run's `account.node` gives")
+    eur_per_hour: Annotated[Decimal, Field(gt=0, le=1000)]
+    gpu: str | None = Field(None, pattern=NAME, description="Type of its one GPU, for example t4; None: CPU only")
+    market: Literal["spot", "on-demand"] = Field("spot", description="Whether the provider may take the node back")
+
+
+class ServicePrice(Price):
+    """One row: the price of storage, of requests or of transfer."""
+
+    service: str = Field(pattern=NAME, description="Name that a plan gives")
+    eur: Annotated[Decimal, Field(ge=0, le=1000)]
+    unit: Literal["GB-month", "1000 requests", "GB"] = Field(description="What the price is for; a GB is 10^9 bytes")
+
+
 class PriceTable(BaseModel):
-    """Every node that a run can be charged for, each once."""
+    """Every node and service that a run can be charged for, each once."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prices: tuple[NodePrice, ...] = Field(min_length=1)
+    services: tuple[ServicePrice, ...] = ()
 
     @model_validator(mode="after")
-    def _each_node_once(self) -> Self:
-        names = [row.node for row in self.prices]
+    def _each_row_once(self) -> Self:
+        names = [row.node for row in self.prices] + [row.service for row in self.services]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"listed twice: {', '.join(twice)}")
         return self
@@ -56,6 +76,30 @@ class PriceTable(BaseModel):
         if node not in self.rows:
             raise ConfigError(f"account.node: no price for {node!r}; the table has {', '.join(sorted(self.rows))}")
         return self.rows[node]
+
+    def of_gpu(self, gpu: str, market: str) -> NodePrice:
+        """Price of the node with one GPU of a type, on a market.
+
+        Raises:
+            ConfigError: The table has no such row; the message lists the GPUs that it has.
+        """
+        for row in self.prices:
+            if (row.gpu, row.market) == (gpu, market):
+                return row
+        known = ", ".join(sorted(f"{row.gpu} ({row.market})" for row in self.prices if row.gpu))
+        raise ConfigError(f"no price for a {market} node with the GPU {gpu!r}; the table has {known}")
+
+    def service(self, name: str) -> ServicePrice:
+        """Price of storage, requests or transfer.
+
+        Raises:
+            ConfigError: The table has no such service; the message lists those that it has.
+        """
+        for row in self.services:
+            if row.service == name:
+                return row
+        known = ", ".join(sorted(row.service for row in self.services)) or "none"
+        raise ConfigError(f"no price for the service {name!r}; the table has {known}")
 
 
 def load_prices(path: Path = PRICES_FILE) -> PriceTable:
