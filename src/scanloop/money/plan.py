@@ -24,6 +24,9 @@ from scanloop.money.plan_request import Bucket, PlanRequest
 from scanloop.money.prices import NodePrice, PriceTable
 from scanloop.money.throughput import Rate, ThroughputTable
 
+TRAINING_GPU = "t4"
+"""The budget plan's, for want of a measurement of training."""
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -153,7 +156,7 @@ def price_archive(request: PlanRequest, prices: PriceTable, throughput: Throughp
         ConfigError: A table lacks a row that the request needs; the message lists what it has.
     """
     node, ingest_node = _node(request, prices), prices.of(request.ingest_node)
-    trainer = prices.of_gpu(request.train_gpu, request.market)
+    trainer = prices.of(request.train_node) if request.train_node else prices.of_gpu(TRAINING_GPU, request.market)
     embed_rates, ingest_rates = _embed_rates(request, node, throughput), _ingest_rates(request, throughput)
     counts = counts_of(request)
     hours = {

@@ -45,7 +45,7 @@ class PlanRequest(BaseModel):
     train_hours: Annotated[Decimal, Field(ge=0, le=1_000_000)] = Field(Decimal(30), description="Of a node, a cycle")
     train_cycles: int = Field(2, ge=0, le=10_000)
     train_nodes: int = Field(1, ge=1, le=10_000)
-    train_gpu: str = Field("t4", description="Type of GPU of the nodes that train, on the same market")
+    train_node: str | None = Field(None, description="Row of the price table; None: a T4 on the same market")
 
     labels: int = Field(3000, ge=0, le=1_000_000_000)
     label_eur: Euros = Decimal("0.50")
