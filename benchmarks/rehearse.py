@@ -33,7 +33,9 @@ SMALL = (
     "pseudo_label.cross_validation.repeats=1", f"acquire.budget_eur={BUDGET_EUR}", f"account.node={NODE}",
 )  # fmt: skip
 STAGES: dict[str, Stage] = {"catalog": "ingest", "embeddings": "embed"}
-"""Artifacts whose seconds grow with the archive; the other steps are planned as training."""
+"""Artifacts that are planned at a rate; the other steps are planned as hours of training."""
+GROWING = {"encoder", "triage", "pseudo_labels", "evaluation"}
+"""Those of the others that look at every slice: their hours are scaled up, those of steps on labels are not."""
 
 
 def command(slices: int, output: Path) -> list[str]:
@@ -69,36 +71,44 @@ def run_killed(slices: int, output: Path, kills: int, longest: float, seed: int)
             done += parent.wait() == -signal.SIGKILL
 
 
-def ledger_of(output: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """Seconds by stage, and the whole ledger of a run."""
-    ledger = json.loads((output / "account" / "ledger.json").read_text())
+def ledger_of(output: Path) -> dict[str, Any]:
+    """The ledger of a run."""
+    ledger: dict[str, Any] = json.loads((output / "account" / "ledger.json").read_text())
+    return ledger
+
+
+def stage_seconds(ledger: dict[str, Any], times: float = 1) -> dict[str, float]:
+    """Seconds by stage, those of the steps that look at every slice taken so many times."""
     seconds = dict.fromkeys((*STAGES.values(), "train"), 0.0)
     for entry in ledger["entries"]:
-        seconds[STAGES.get(entry["step"], "train")] += entry["seconds"]
-    return seconds, ledger
+        grows = entry["step"] in STAGES or entry["step"] in GROWING
+        seconds[STAGES.get(entry["step"], "train")] += entry["seconds"] * (times if grows else 1)
+    return seconds
 
 
-def planned(slices: int, pilot: int, seconds: dict[str, float], labels: int) -> Plan:
-    """The plan of `scanloop plan`, with the pilot's rates, for compute and labels alone."""
+def planned(slices: int, pilot: int, ledger: dict[str, Any]) -> Plan:
+    """The plan of `scanloop plan` from a pilot's ledger, for compute and labels alone."""
+    seconds = stage_seconds(ledger, slices / pilot)
     rates = tuple(
         Rate.model_validate({
             "stage": stage, "device": NODE, "encoder": "smallcnn" if stage == "embed" else None, "basis": "measured",
-            "images_per_second": round(Decimal(pilot) / Decimal(repr(seconds[stage])), 6), "n": 1,
+            "images_per_second": round(Decimal(slices) / Decimal(repr(seconds[stage])), 6), "n": 1,
             "as_of": time.strftime("%Y-%m-%d"), "source": f"pilot of {pilot} slices",
         })
         for stage in STAGES.values()
     )  # fmt: skip
-    hours = Decimal(repr(seconds["train"])) * slices / pilot / SECONDS_PER_HOUR
+    hours = Decimal(repr(seconds["train"])) / SECONDS_PER_HOUR
     request = PlanRequest.model_validate({
         "images": slices, "bytes_per_image": 64 * 64, "node": NODE, "encoder": "smallcnn", "months": 0,
-        "labels": labels, "label_eur": LABEL_EUR, "review_eur": 0, "reserve_share": 0,
+        "labels": ledger["labels"], "label_eur": LABEL_EUR, "review_eur": 0, "reserve_share": 0,
         "train_node": NODE, "train_hours": hours, "train_cycles": 1,
     })  # fmt: skip
     return price_archive(request, load_prices(), ThroughputTable(rates=rates))
 
 
-def compared(plan: Plan, seconds: dict[str, float], ledger: dict[str, Any]) -> dict[str, Any]:
+def compared(plan: Plan, ledger: dict[str, Any]) -> dict[str, Any]:
     """Planned against actual, by stage and in all, as far as the ledger counts: node time and labels."""
+    seconds = stage_seconds(ledger)
     hours = {stage: plan.hours[stage] for stage in seconds}
     stages = {
         stage: {"planned_seconds": round(float(hours[stage] * SECONDS_PER_HOUR), 1), "actual_seconds": round(actual, 1)}
@@ -129,11 +139,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         _, pilot_wall = run_killed(arguments.pilot, Path(folder) / "pilot", 0, 0, arguments.seed)
-        seconds, ledger = ledger_of(Path(folder) / "pilot")
-        plan = planned(arguments.slices, arguments.pilot, seconds, ledger["labels"])
+        plan = planned(arguments.slices, arguments.pilot, ledger_of(Path(folder) / "pilot"))
         longest = pilot_wall / 2
         kills, wall = run_killed(arguments.slices, Path(folder) / "run", arguments.kills, longest, arguments.seed)
-        found = compared(plan, *ledger_of(Path(folder) / "run"))
+        found = compared(plan, ledger_of(Path(folder) / "run"))
     print(json.dumps({
         "benchmark": "rehearse", "n": 1, "cores": os.cpu_count(), "slices": arguments.slices,
         "scale": f"1:{ARCHIVE / arguments.slices:g} of {ARCHIVE} slices", "pilot_slices": arguments.pilot,

@@ -1,11 +1,11 @@
 """The rehearsal's arithmetic: its plan from a pilot, and what it compares, on a pilot and a ledger that are made up."""
 
 import importlib.util
-import json
 import sys
 from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -23,26 +23,27 @@ def rehearse() -> ModuleType:
     return module
 
 
+def ledger(**seconds: float) -> dict[str, Any]:
+    entries = [{"step": step, "seconds": value} for step, value in seconds.items()]
+    return {"entries": entries, "labels": 40, "node_eur": 0.0014, "label_eur": 22.0, "total_eur": 22.0014}
+
+
 def test_a_pilots_seconds_scaled_up_and_a_tenth_more_are_the_plan(rehearse: ModuleType) -> None:
-    """4, 2 and 30 s on 100 slices are 16, 8 and 120 s on 400, and 158.4 s with a tenth done again."""
-    plan = rehearse.planned(400, 100, {"ingest": 4.0, "embed": 2.0, "train": 30.0}, labels=40)
-    ledger = {"node_eur": 0.0014, "label_eur": 22.0, "total_eur": 22.0014}
-    found = rehearse.compared(plan, {"ingest": 17.6, "embed": 8.8, "train": 211.2}, ledger)
-    assert found["planned_seconds"] == pytest.approx(158.4)
-    assert found["stages"]["train"] == {"planned_seconds": 132.0, "actual_seconds": 211.2}
-    assert found["actual_over_planned_seconds"] == pytest.approx(237.6 / 158.4)
+    """On 100 slices 4, 2, 20 and 10 s; on 400 slices 16, 8, 80 and the same 10 s on labels; a tenth is done again."""
+    plan = rehearse.planned(400, 100, ledger(catalog=4, embeddings=2, encoder=20, bundle=10))
+    found = rehearse.compared(plan, ledger(catalog=17.6, embeddings=8.8, encoder=100, bundle=11.2))
+    assert found["planned_seconds"] == pytest.approx((16 + 8 + 80 + 10) * 1.1)
+    assert found["stages"]["train"] == {"planned_seconds": 99.0, "actual_seconds": 111.2}
+    assert found["actual_over_planned_seconds"] == pytest.approx(137.6 / 125.4, abs=1e-3)
     assert found["planned_label_eur"] == 22.0
-    assert found["planned_node_eur"] == pytest.approx(158.4 / 3600 * 0.03)
+    assert found["planned_node_eur"] == pytest.approx(125.4 / 3600 * 0.03)
     assert plan.bucket("labels") == 40 * Decimal("0.55")
 
 
-def test_a_ledgers_seconds_are_those_of_its_entries_by_stage(rehearse: ModuleType, tmp_path: Path) -> None:
-    entries = [
-        {"step": step, "seconds": float(value)} for value, step in enumerate(("catalog", "embeddings", "triage"), 1)
-    ]
-    (tmp_path / "account").mkdir()
-    (tmp_path / "account" / "ledger.json").write_text(json.dumps({"entries": [*entries, entries[2]]}))
-    assert rehearse.ledger_of(tmp_path)[0] == {"ingest": 1.0, "embed": 2.0, "train": 6.0}
+def test_seconds_are_told_by_stage_and_those_that_grow_are_scaled(rehearse: ModuleType) -> None:
+    once = ledger(catalog=1, embeddings=2, triage=3, bundle=4)
+    assert rehearse.stage_seconds(once) == {"ingest": 1, "embed": 2, "train": 7}
+    assert rehearse.stage_seconds(once, 10) == {"ingest": 10, "embed": 20, "train": 34}
 
 
 def test_a_run_is_killed_and_started_again_until_it_ends(
