@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from scanloop.archive.decode import decode, decode_with_depth, encode_png, shrink
+from scanloop.archive.decode import decode, decode_with_facts, encode_png, shrink
 from scanloop.artifacts import QUARANTINE_REASONS
 from scanloop.errors import ImageError
 from scanloop.types import Image
@@ -57,7 +57,7 @@ def test_lossless_formats_come_back_to_the_bit(kind: str) -> None:
 
 def test_sixteen_bits_are_stretched_from_the_darkest_to_the_brightest_pixel() -> None:
     deep = np.linspace(1000, 5000, 400).reshape(20, 20).astype(np.uint16)
-    decoded = decode_with_depth(encoded(deep, "PNG"), min_side_px=2, max_pixels=10_000)
+    decoded = decode_with_facts(encoded(deep, "PNG"), min_side_px=2, max_pixels=10_000)
     assert decoded.bits == 16
     assert np.abs(decoded.image - (deep - 1000) * (255 / 4000)).max() <= 0.51
     assert slice_of(encoded(np.full((9, 9), 700, np.uint16), "PNG")).max() == 0

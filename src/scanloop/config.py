@@ -120,7 +120,11 @@ class PretrainConfig(Section):
 class EmbedConfig(Section):
     """How slices become vectors."""
 
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, le=4096)
+    precision: Literal["float32", "bf16", "int8"] = Field(
+        "float32", description="Inside the network; bf16 and int8 are compiled for the CPU, several times faster"
+    )
+    calibration_slices: int = Field(128, ge=1, le=10_000, description="Slices, drawn by seed, that int8 is scaled by")
 
 
 class TriageConfig(Section):

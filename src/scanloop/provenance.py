@@ -14,8 +14,8 @@ from scanloop.walk import files_below
 
 PACKAGE_ROOT = Path(__file__).parent
 PACKAGES = (
-    "evidently", "great-expectations", "mlflow", "numpy", "onnx", "onnxruntime", "onnxscript", "pandas", "pillow",
-    "pyarrow", "safetensors", "scikit-learn", "scipy", "torch", "torchvision",
+    "evidently", "great-expectations", "mlflow", "numpy", "onnx", "onnxruntime", "onnxscript", "openvino", "pandas",
+    "pillow", "pyarrow", "safetensors", "scikit-learn", "scipy", "simplejpeg", "torch", "torchvision",
 )  # fmt: skip
 """Packages whose version can change a result."""
 

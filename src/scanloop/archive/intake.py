@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
-from scanloop.archive.decode import Decoded, check_size, decode_with_depth, encode_png, grey_if_equal, shrink
+from scanloop.archive.decode import Decoded, check_size, decode_with_facts, encode_png, grey_if_equal, shrink
 from scanloop.archive.duplicates import thumbnail
 from scanloop.archive.readers.record import RawImage
 from scanloop.archive.shards import Location, ShardWriter
@@ -146,15 +146,15 @@ class Intake:
         stored = np.asarray(shrink(PIL.Image.fromarray(decoded.image), self._config.short_side_px))
         location = self._shards.add(slice_id, encode_png(stored))
         self._keep_thumbnail(thumbnail(stored))
-        height, width = decoded.image.shape[:2]
-        return Slice(slice_id, sha256, raw.frame, len(self.slices), height, width, decoded.bits, location)
+        row = len(self.slices)
+        return Slice(slice_id, sha256, raw.frame, row, decoded.height, decoded.width, decoded.bits, location)
 
     def _decode(self, payload: bytes | Image) -> Decoded:
         limits = {"min_side_px": self._config.min_side_px, "max_pixels": self._config.max_pixels}
         if not isinstance(payload, np.ndarray):
-            return decode_with_depth(payload, **limits)
+            return decode_with_facts(payload, **limits, short_side_px=self._config.short_side_px)
         check_size(*payload.shape[:2], **limits)
-        return Decoded(grey_if_equal(payload), 8)
+        return Decoded(grey_if_equal(payload), 8, *payload.shape[:2])
 
 
 def payload_digest(payload: bytes | Image) -> str:

@@ -70,7 +70,8 @@ class Bundle:
         Raises:
             ImageError: It cannot be read, or is beyond a limit.
         """
-        return decode(payload, min_side_px=self.min_side_px, max_pixels=self.max_pixels)
+        limits = {"min_side_px": self.min_side_px, "max_pixels": self.max_pixels}
+        return decode(payload, **limits, short_side_px=self.preprocess.archive_px)
 
     def preprocess_one(self, image: Image) -> Inputs:
         """The network's input of one slice, float32 (1, 3, s, s)."""

@@ -1,8 +1,10 @@
 """Embed: one float16 vector a slice, one file a shard; a shard that was embedded before is not embedded again."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -15,6 +17,7 @@ from scanloop.embedding.encoders import read_encoder
 from scanloop.embedding.engine import Engine
 from scanloop.errors import ArtifactError
 from scanloop.provenance import code_digest, digest, packages
+from scanloop.types import Image
 
 CACHE = ".embeddings"
 """Folder beside the artifact that keeps vectors by content, over runs and over changes of the archive."""
@@ -33,12 +36,13 @@ class EmbedSummary:
 def embed(config: EmbedConfig, *, catalog: Path, encoder: Path, output: Path) -> EmbedSummary:
     """Embeddings of every slice of a catalog, committed shard by shard.
 
-    Vectors are named by the digests of their encoder and shard. Those that the same encoder, batch size, code and
-    packages left in the cache beside `output` are taken from there, so a killed run continues at its next shard and a
-    grown archive pays for its new shards only.
+    Vectors are named by the digests of their encoder and shard. Those that the same encoder, batch size, precision,
+    code and packages left in the cache beside `output` are taken from there, so a killed run continues at its next
+    shard and a grown archive pays for its new shards only. In int8 that holds as long as the growth leaves the sample
+    for calibration as it was; every change of it embeds everything anew, so that all vectors are of one scale.
 
     Args:
-        config: Batch size.
+        config: Batch size and precision.
         catalog: Artifact of `ingest`.
         encoder: Artifact of `pretrain`.
         output: Directory for the embeddings.
@@ -50,8 +54,9 @@ def embed(config: EmbedConfig, *, catalog: Path, encoder: Path, output: Path) ->
     encoder_digest = read_json(encoder / "encoder.json")["digest"]
     manifest, archive = read_table(catalog, "manifest"), read_json(catalog / "catalog.json")
     _require_one_size(archive["short_side_px"], preprocess.archive_px)
-    shards, maker_digest = archive["shards"], _maker_digest(encoder_digest, config)
-    engine = Engine(net, preprocess, config.batch_size)
+    sample = _sample(manifest, config)
+    shards, maker_digest = archive["shards"], _maker_digest(encoder_digest, config, sample)
+    engine = Engine(net, preprocess, config.batch_size, config.precision, _images(catalog, sample))
     cache = output.parent / CACHE
     files, index = {}, []
     with tqdm(total=len(manifest), desc="embed", unit="slice", mininterval=2) as bar:
@@ -82,6 +87,23 @@ def _require_one_size(catalog_px: int, encoder_px: int) -> None:
         )
 
 
-def _maker_digest(encoder_digest: str, config: EmbedConfig) -> str:
+def _sample(manifest: pd.DataFrame, config: EmbedConfig) -> pd.DataFrame:
+    """Rows of the slices that int8 is calibrated with, none in other precisions.
+
+    Those of the least digests are drawn, so that most stay the same when the archive grows.
+    """
+    if config.precision != "int8":
+        return manifest[:0]
+    draws = [hashlib.sha256(f"{config.seed}:{slice_id}".encode()).hexdigest() for slice_id in manifest["slice_id"]]
+    return manifest.iloc[np.argsort(np.array(draws, dtype=str), kind="stable")[: config.calibration_slices]]
+
+
+def _images(catalog: Path, rows: pd.DataFrame) -> list[Image]:
+    return [image for _, _, images in iterate_shards(catalog, rows) for image in images]
+
+
+def _maker_digest(encoder_digest: str, config: EmbedConfig, sample: pd.DataFrame) -> str:
     """Digest of all that decides the vectors of a given shard, to the bit."""
-    return digest([encoder_digest, config.batch_size, code_digest(__name__), packages()])
+    calibrated_with = sample["slice_id"].tolist()
+    how = [config.batch_size, config.precision, calibrated_with]
+    return digest([encoder_digest, *how, code_digest(__name__), packages()])

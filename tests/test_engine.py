@@ -1,0 +1,182 @@
+"""The engine in bf16 and int8 against float32, on real slices where they are at hand and on drawn ones everywhere."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch.fx.experimental.optimization import fuse
+from torch.nn.functional import conv2d
+
+from scanloop.archive.decode import decode
+from scanloop.embedding.compiled import fold_normalisation
+from scanloop.embedding.encoders import ENCODERS, new_encoder
+from scanloop.embedding.engine import Engine, Precision
+from scanloop.embedding.preprocess import Preprocess
+from scanloop.embedding.quantisation import best_bounds, calibrate, owed, rounded_to_bytes
+from scanloop.embedding.squares import squares
+from scanloop.embedding.weights import CAFFE, PLAIN, load_weights
+from scanloop.errors import ConfigError
+from scanloop.types import Image
+
+LEAST_COSINE = {"bf16": 0.9995, "int8": 0.995}
+
+
+def draw(count: int, seed: int = 0) -> list[Image]:
+    """Smooth slices of several shapes, grey and in colour: noise of a few pixels, made large."""
+    rng = np.random.default_rng(seed)
+    slices = []
+    for index in range(count):
+        coarse = PIL.Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        picture = coarse.resize(((40, 52), (52, 40), (44, 44))[index % 3], PIL.Image.Resampling.BICUBIC)
+        slices.append(np.asarray(picture.convert("L") if index % 2 else picture))
+    return slices
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    return (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+
+
+def engine(name: str, precision: Precision, batch_size: int = 8) -> Engine:
+    return Engine(new_encoder(name, seed=1), Preprocess(input_px=64), batch_size, precision, draw(32, seed=5))
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_every_encoder_gives_the_vectors_of_float32_within_the_bound(name: str, precision: Precision) -> None:
+    slices = draw(21)
+    vectors, expected = engine(name, precision)(slices), engine(name, "float32")(slices)
+    assert vectors.dtype == np.float16
+    assert cosines(vectors, expected).min() >= LEAST_COSINE[precision]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), np.linalg.norm(expected, axis=1), rtol=0.05)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_two_engines_give_the_same_bytes_and_a_slice_s_vector_does_not_depend_on_its_batch(
+    precision: Precision,
+) -> None:
+    slices = draw(11)
+    first, second = engine("smallcnn", precision), engine("smallcnn", precision)
+    vectors = first(slices)
+    assert vectors.tobytes() == second(slices).tobytes()
+    np.testing.assert_array_equal(first(slices[::-1])[::-1], vectors)
+    np.testing.assert_array_equal(first(slices[3:4]), vectors[3:4])
+    assert first([]).shape == (0, 256)
+
+
+def test_int8_without_slices_to_calibrate_with_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"int8 needs slices to calibrate with; set embed.precision to bf16$"):
+        Engine(new_encoder("smallcnn", seed=1), Preprocess(input_px=32), 4, "int8")
+
+
+def test_a_missing_openvino_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(ConfigError, match=r"need OpenVINO: pip install 'scanloop\[compute\]', or set it to float32"):
+        Engine(new_encoder("smallcnn", seed=1), Preprocess(input_px=32), 4, "bf16")
+
+
+@pytest.mark.parametrize("preprocess", [Preprocess(), CAFFE, PLAIN], ids=["imagenet", "caffe", "plain"])
+def test_folded_weights_on_bytes_equal_the_weights_on_normalised_images_up_to_the_border(
+    preprocess: Preprocess,
+) -> None:
+    preprocess = Preprocess(64, 32, preprocess.mean, preprocess.std, preprocess.bgr)
+    slices, rng = draw(6), np.random.default_rng(2)
+    weight = rng.normal(size=(5, 3, 7, 7)).astype(np.float32)
+    exact = np.stack([preprocess.square(image) for image in slices])
+    marked = np.concatenate([exact, np.full((*exact.shape[:3], 1), 255, np.uint8)], axis=-1)
+    folded = torch.from_numpy(fold_normalisation(weight, preprocess))
+    on_bytes = conv2d(torch.from_numpy(marked).permute(0, 3, 1, 2).float(), folded, stride=2, padding=3)
+    expected = conv2d(torch.from_numpy(preprocess(slices)), torch.from_numpy(weight), stride=2, padding=3)
+    torch.testing.assert_close(on_bytes, expected, rtol=1e-4, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("input_px", [32, 40, 64])
+def test_squares_are_those_of_the_preprocessing_within_one_grey_level(input_px: int) -> None:
+    preprocess, slices = Preprocess(archive_px=42, input_px=input_px), draw(23)
+    found = squares(slices, preprocess)
+    assert (found[..., 3] == 255).all()
+    expected = np.stack([preprocess.square(image) for image in slices]).astype(int)
+    assert np.abs(found[..., :3] - expected).max() <= 1
+    assert np.abs(found[..., :3] - expected).mean() < 0.05
+
+
+def test_bounds_cut_off_a_lonely_large_value_and_keep_an_even_spread() -> None:
+    even = torch.linspace(0, 10, 20_000)
+    assert best_bounds(even) == pytest.approx((0, 10), rel=0.03)
+    low, high = best_bounds(torch.cat([even, torch.tensor([15.0])]))
+    assert low == 0
+    assert 9.5 < high < 14
+    assert best_bounds(torch.linspace(-4, 2, 5000)) == pytest.approx((-4, 4), rel=0.03)
+    assert best_bounds(torch.zeros(8))[1] > 0
+
+
+def test_the_bias_pays_what_rounded_weights_owe_in_the_mean() -> None:
+    rng = np.random.default_rng(3)
+    weight = rng.normal(size=(4, 6, 3, 3)).astype(np.float32)
+    rounded, largest = rounded_to_bytes(weight)
+    assert np.abs(rounded - weight).max() <= largest.max() / 127 / 2 + 1e-6
+    assert len(np.unique(np.rint(rounded / largest * 127))) <= 255
+    images = torch.from_numpy(rng.gamma(2, size=(8, 6, 30, 30)).astype(np.float32))
+    excess = conv2d(images, torch.from_numpy(rounded - weight)).mean(dim=(0, 2, 3))
+    np.testing.assert_allclose(owed(weight, rounded, images.mean(dim=(0, 2, 3))), excess, atol=0.02)
+
+
+def test_calibration_bounds_what_every_later_convolution_reads_and_every_shortcut() -> None:
+    encoder = new_encoder("resnet18", seed=1).eval()
+    calibration = calibrate(encoder, Preprocess(input_px=64)(draw(6)))
+    graph = fuse(encoder)
+    convolutions = {name for name, module in graph.named_modules() if isinstance(module, torch.nn.Conv2d)}
+    assert len(calibration.means) == len(convolutions) == 20
+    signed = {name for name, (low, _) in calibration.bounds.items() if low < 0}
+    assert len(signed) == 3  # the shortcuts that change the width come without a ReLU
+    assert len(calibration.bounds) == 3 + 1 + 8 + 7  # with the stem's output, the blocks' insides and their outputs
+
+
+@pytest.fixture(scope="module")
+def brain_files(data_dir: Path) -> list[bytes]:
+    with tarfile.open(data_dir / "brain_mri_oc.tar") as tar:
+        members = sorted((one for one in tar if one.name.endswith(".jpg")), key=lambda one: one.name)
+        return [tar.extractfile(one).read() for one in members[::12]]  # type: ignore[union-attr]
+
+
+def pillow(payload: bytes) -> PIL.Image.Image:
+    return PIL.Image.open(io.BytesIO(payload)).convert("RGB")
+
+
+def as_colour(image: Image) -> np.ndarray:
+    return (image if image.ndim == 3 else np.stack([image] * 3, axis=-1)).astype(int)
+
+
+def test_real_files_decode_to_the_pixels_of_pillow(brain_files: list[bytes]) -> None:
+    for payload in brain_files:
+        found = decode(payload, min_side_px=8, max_pixels=1 << 24)
+        assert np.abs(as_colour(found) - np.asarray(pillow(payload), dtype=int)).max() <= 1
+
+
+def test_real_files_decoded_at_half_the_size_are_those_of_pillow_averaged(brain_files: list[bytes]) -> None:
+    means = []
+    for payload in brain_files:
+        found = decode(payload, min_side_px=8, max_pixels=1 << 24, short_side_px=256)
+        assert found.shape[:2] == (256, 256)
+        averaged = np.asarray(pillow(payload).resize((256, 256), PIL.Image.Resampling.BOX), dtype=int)
+        difference = np.abs(as_colour(found) - averaged)
+        assert difference.max() <= 24
+        means.append(difference.mean())
+    assert max(means) < 1
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_real_slices_under_real_weights_keep_their_direction(
+    data_dir: Path, brain_files: list[bytes], precision: Precision
+) -> None:
+    encoder = new_encoder("squeezenet1_1", seed=0)
+    preprocess = load_weights(encoder, str(data_dir / "weights" / "SqueezeNet_fp16.onnx"), 224)
+    whole = [np.asarray(pillow(payload)) for payload in brain_files]
+    expected = Engine(encoder, preprocess, 32)(whole)
+    slices = [decode(payload, min_side_px=8, max_pixels=1 << 24, short_side_px=256) for payload in brain_files]
+    vectors = Engine(encoder, preprocess, 32, precision, slices[::2])(slices)
+    assert cosines(vectors, expected).min() >= LEAST_COSINE[precision]
