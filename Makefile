@@ -12,7 +12,7 @@ export UV_LINK_MODE ?= copy
 # Hospitals' networks often bring certificates of their own: trust what the system trusts.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo run test check format compile bench integration image clean
+.PHONY: help setup demo run test check format compile bench bench-select integration image clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ compile: setup ## Compile the pipelines into pipelines/compiled
 
 bench: setup ## Measure: each benchmark prints JSON as its last line
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+bench-select: setup ## Measure picking and the silhouette at scale against the plain ways, in about three minutes
+	$(BIN)/python benchmarks/bench_select.py
 
 image: ## Build the compute and serving images (needs Docker)
 	docker build --target compute --tag $(IMAGE)/compute-python:$(VERSION) .
