@@ -93,7 +93,8 @@ def brute_silhouette(wide: Float, norms: Float, labels: Labels, rows: Labels) ->
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What `work` gives, and its seconds."""
+    """What `work` gives, and its seconds, once the threads of BLAS that spin after their last work are asleep."""
+    time.sleep(0.2)
     started = time.perf_counter()
     made = work()
     return made, time.perf_counter() - started

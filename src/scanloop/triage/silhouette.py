@@ -33,7 +33,8 @@ def squared_silhouette(points: Vectors, labels: Labels, k: int) -> Float:
     norms: list[Float] = []
 
     def scores(rows: slice) -> Float:
-        return _scores(points[rows] - shift, norms[rows.start // BLOCK_ROWS], labels[rows], clusters)
+        products = points[rows].astype(np.float64) @ clusters.means.T - shift @ clusters.means.T
+        return _scores(products, norms[rows.start // BLOCK_ROWS], labels[rows], clusters)
 
     with workers() as pool:
         parts = in_order(pool, lambda rows: _sums(points[rows] - shift, labels[rows], k), blocks(len(points)))
@@ -62,10 +63,11 @@ def _sums(values: Float, labels: Labels, k: int) -> tuple[Float, Float, Float]:
     return member @ values, norms, member @ norms
 
 
-def _scores(values: Float, norms: Float, labels: Labels, clusters: _Clusters) -> Float:
-    distances = np.maximum(norms[:, None] - 2 * (values @ clusters.means.T) + clusters.mean_squares, 0)
+def _scores(products: Float, norms: Float, labels: Labels, clusters: _Clusters) -> Float:
+    """Silhouettes of rows, from their products (n, k) with the means and their squared norms (n,)."""
+    distances = np.maximum(norms[:, None] - 2 * products + clusters.mean_squares, 0)
     distances[:, clusters.sizes == 0] = np.inf
-    rows, own = np.arange(len(values)), clusters.sizes[labels]
+    rows, own = np.arange(len(labels)), clusters.sizes[labels]
     inside = distances[rows, labels] * own / np.maximum(own - 1, 1)
     distances[rows, labels] = np.inf
     outside = distances.min(axis=1)
