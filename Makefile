@@ -12,7 +12,6 @@ export UV_LINK_MODE ?= copy
 # Hospitals' networks often bring certificates of their own: trust what the system trusts.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo run test check format compile bench rehearse integration image clean
 .PHONY: help setup demo run test check format compile bench bench-embed bench-select rehearse integration image clean
 
 help: ## Show this list
@@ -59,8 +58,12 @@ bench: setup ## Measure: each benchmark prints JSON as its last line
 
 rehearse: setup ## Run the loop under simulated loss of spot nodes, planned against actual: make rehearse SLICES=40000
 	$(BIN)/python benchmarks/rehearse.py $(if $(SLICES),--slices $(SLICES))
+
 bench-embed: setup ## Measure the embedding engine against a plain loop (brain MRI below SCANLOOP_DATA)
 	$(BIN)/python benchmarks/bench_embed.py
+
+bench-select: setup ## Measure picking and the silhouette at scale against the plain ways, in about three minutes
+	$(BIN)/python benchmarks/bench_select.py
 
 image: ## Build the compute and serving images (needs Docker)
 	docker build --target compute --tag $(IMAGE)/compute-python:$(VERSION) .

@@ -35,7 +35,7 @@ def test_components_are_those_of_a_singular_value_decomposition_up_to_sign(
 ) -> None:
     values = vectors(*shape).astype(np.float64)
     _, singular, right = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)
-    projection = fit_projection(vectors(*shape), variance)
+    projection = fit_projection([vectors(*shape)], variance)
     kept = len(projection.components)
     shares = singular**2 / (singular**2).sum()
     np.testing.assert_allclose(projection.explained, shares[:kept], rtol=0, atol=1e-9)
@@ -50,7 +50,7 @@ def test_components_are_those_of_a_singular_value_decomposition_up_to_sign(
 def test_as_few_components_as_keep_the_asked_share_and_never_fewer_than_two(
     n: int, d: int, variance: float, seed: int
 ) -> None:
-    projection = fit_projection(vectors(n, d, seed), variance)
+    projection = fit_projection([vectors(n, d, seed)], variance)
     kept = projection.explained
     assert kept.sum() >= variance - 1e-9
     assert len(kept) == 2 or kept[:-1].sum() < variance
@@ -58,7 +58,7 @@ def test_as_few_components_as_keep_the_asked_share_and_never_fewer_than_two(
 
 
 def test_coordinates_are_centred_and_keep_the_distances_when_all_variance_is_kept() -> None:
-    points = fit_projection(vectors(), 1.0)(vectors())
+    points = fit_projection([vectors()], 1.0)(vectors())
     np.testing.assert_allclose(points.mean(axis=0), 0, atol=1e-9)
     values = vectors().astype(np.float64)
     distances = np.linalg.norm(points[:, None] - points, axis=2)
@@ -71,7 +71,8 @@ def test_separate_clusters_are_found_with_the_silhouette_of_all_rows() -> None:
     assert found.k == 3
     assert adjusted_rand_score(truth, found.labels) == 1
     assert sorted(found.silhouette) == [2, 3, 4, 5, 6]
-    assert found.silhouette[3] == pytest.approx(silhouette_score(points, truth), abs=1e-9)
+    assert found.silhouette[3] == pytest.approx(silhouette_score(points, truth, metric="sqeuclidean"), abs=1e-9)
+    assert found.euclidean == pytest.approx(silhouette_score(points, truth), abs=1e-9)
     assert found.silhouette[3] == max(found.silhouette.values())
 
 

@@ -133,7 +133,7 @@ class TriageConfig(Section):
     variance: Share = Field(0.9, description="Share of variance that the principal components keep")
     k_min: int = Field(2, ge=2)
     k_max: int = Field(6, ge=2)
-    silhouette_sample: int = Field(5000, ge=50)
+    silhouette_sample: int = Field(5000, ge=50, description="Most rows behind the silhouette on plain distances")
 
     @model_validator(mode="after")
     def _some_k(self) -> Self:

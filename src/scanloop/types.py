@@ -9,8 +9,14 @@ import numpy.typing as npt
 Float: TypeAlias = npt.NDArray[np.float64]
 """float64 array, any shape."""
 
+Single: TypeAlias = npt.NDArray[np.float32]
+"""float32 array, any shape: what large sets are searched and clustered in."""
+
 Half: TypeAlias = npt.NDArray[np.float16]
 """float16 array, any shape: stored embeddings."""
+
+Vectors: TypeAlias = Half | Single | Float
+"""Rows of numbers, (n, d), in any of these types."""
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 """uint8 image, (h, w) grey or (h, w, 3) RGB, range 0..255."""

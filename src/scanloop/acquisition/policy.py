@@ -7,7 +7,8 @@ import numpy as np
 
 from scanloop.acquisition.diversity import k_center_greedy
 from scanloop.acquisition.uncertainty import entropy
-from scanloop.types import Float, Groups, Labels
+from scanloop.embedding.blocks import blocks
+from scanloop.types import Float, Groups, Labels, Single, Vectors
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,12 @@ class Candidates:
 
     Attributes:
         probabilities: (n, classes), calibrated.
-        vectors: (n, d) embeddings.
+        vectors: (n, d) embeddings, in any float type.
         groups: (n,) group of each image.
     """
 
     probabilities: Float
-    vectors: Float
+    vectors: Vectors
     groups: Groups
 
 
@@ -49,7 +50,7 @@ def affordable(budget_eur: float, price_eur: float, most: int) -> int:
     return min(most, int(Decimal(str(budget_eur)) // Decimal(str(price_eur))))
 
 
-def select(candidates: Candidates, labelled: Float, count: int, candidates_per_label: int) -> Selection:
+def select(candidates: Candidates, labelled: Vectors, count: int, candidates_per_label: int) -> Selection:
     """Images to buy: the `count * candidates_per_label` most uncertain, thinned to the most different ones.
 
     Args:
@@ -66,7 +67,10 @@ def select(candidates: Candidates, labelled: Float, count: int, candidates_per_l
     return Selection(rows, uncertainty[rows], distances)
 
 
-def _unit(vectors: Float) -> Float:
-    values = vectors.astype(np.float64)
-    unit: Float = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+def _unit(vectors: Vectors) -> Single:
+    """Rows of unit length, block by block: the whole pool may be asked for."""
+    unit = np.empty(vectors.shape, dtype=np.float32)
+    for rows in blocks(len(vectors)):
+        values = vectors[rows].astype(np.float64)
+        unit[rows] = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
     return unit

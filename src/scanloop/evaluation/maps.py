@@ -43,7 +43,7 @@ def loss_figure(loss: pd.DataFrame) -> Figure:
 
 
 def silhouette_figure(silhouette: Mapping[int, float], chosen: int | None) -> Figure:
-    """Mean silhouette of each number of clusters tried, the chosen one marked."""
+    """Mean silhouette on squared distances of each number of clusters tried, the chosen one marked."""
     figure, (ax,) = new_figure(8.4, 2.4)
     ks = sorted(silhouette)
     ax.plot(ks, [silhouette[k] for k in ks], "o-", color=BLUE, linewidth=1.6, markersize=4.5)
@@ -52,7 +52,7 @@ def silhouette_figure(silhouette: Mapping[int, float], chosen: int | None) -> Fi
         legend(ax)
     ax.set_xticks(ks)
     ax.margins(y=0.2)
-    label_axes(ax, "How distinct the clusters are", "Clusters k", "Mean silhouette (-1 to 1)")
+    label_axes(ax, "How distinct the clusters are", "Clusters k", "Mean silhouette, squared distances (-1 to 1)")
     return figure
 
 

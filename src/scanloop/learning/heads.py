@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from scanloop.calibration.scaling import fit_temperature, probabilities_of
+from scanloop.embedding.blocks import blocks
 from scanloop.learning.cross_validation import group_folds
 from scanloop.learning.dataset import Known
 from scanloop.types import Float, Half, Labels
@@ -32,7 +33,9 @@ class Head:
 
     def logits(self, vectors: Half | Float) -> Float:
         """Scores before softmax, (n, classes), of vectors (n, d)."""
-        scores: Float = vectors.astype(np.float64) @ self.weights + self.bias
+        scores = np.empty((len(vectors), len(self.bias)))
+        for rows in blocks(len(vectors)):  # a pool of millions is not copied into float64 whole
+            scores[rows] = vectors[rows].astype(np.float64) @ self.weights + self.bias
         return scores
 
 

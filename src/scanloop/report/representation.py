@@ -45,7 +45,7 @@ def triage(material: Material) -> Section:
     facts = material.json("triage", "triage.json")
     lead = str(facts.get("verdict") or "Images that look alike lie close together, before anybody says what they show.")
     entries = [
-        ("Clusters", count(facts.get("k")), "chosen by the silhouette"),
+        ("Clusters", count(facts.get("k")), "chosen by the silhouette on squared distances"),
         ("Agreement, ARI", number(facts.get("ari")), "1: clusters are the classes, 0: chance"),
         ("Agreement, NMI", number(facts.get("nmi")), "1: clusters tell the class, 0: nothing"),
         ("Components", count(facts.get("components")), f"keep {percent(facts.get('variance'), 0)} of the variance"),
@@ -53,6 +53,11 @@ def triage(material: Material) -> Section:
     remark = "ARI (adjusted Rand index) and NMI (normalised mutual information) compare clusters with the known labels"
     known = facts.get("labelled")
     remark += f"; they stand on {counted(known, 'labelled image')}." if isinstance(known, int) else "."
+    if (euclidean := facts.get("silhouette_euclidean")) is not None:
+        remark += (
+            f" At the chosen k the usual silhouette, on plain distances of a sample, is {euclidean:.2f}; below 0.25 "
+            "(Kaufman and Rousseeuw 1990) read the clusters as regions of one cloud, not as kinds of images."
+        )
     pictures = [_map(material)]
     silhouette = {int(k): float(value) for k, value in (facts.get("silhouette") or {}).items() if value is not None}
     if silhouette:
@@ -95,7 +100,8 @@ def _silhouette(silhouette: dict[int, float], chosen: int | None) -> Picture:
     return Picture.drawn(
         silhouette_figure(silhouette, chosen),
         "silhouette",
-        f"Line chart of the mean silhouette over the number of clusters: {values}.",
-        "How clearly the images fall into that many groups. Below 0.25 the borders are blurred: read the clusters as "
-        "regions of one cloud, not as kinds of images.",
+        f"Line chart of the mean silhouette on squared distances over the number of clusters: {values}.",
+        "How clearly all the images fall into that many groups, by the silhouette on squared distances. It chooses "
+        "among numbers of clusters; its values are as a rule larger than those of the usual silhouette, whose bounds "
+        "don't hold for it.",
     )

@@ -56,8 +56,8 @@ def acquire(
     pool = pool_rows(manifest, known, vectors)
     count = min(affordable(config.budget_eur, config.price_per_label_eur, config.max_labels), len(pool.slice_ids))
     tuned = tune_head(known, len(classes), HEAD_FOLDS, config.seed)
-    candidates = Candidates(tuned.probabilities(pool.vectors), pool.vectors.astype(np.float64), pool.groups)
-    chosen = select(candidates, known.vectors.astype(np.float64), count, config.candidates_per_label)
+    candidates = Candidates(tuned.probabilities(pool.vectors), pool.vectors, pool.groups)
+    chosen = select(candidates, known.vectors, count, config.candidates_per_label)
     frame = pd.DataFrame({
         "slice_id": pool.slice_ids[chosen.rows],
         "rank": np.arange(1, len(chosen.rows) + 1),

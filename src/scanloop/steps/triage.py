@@ -10,15 +10,17 @@ import pandas as pd
 from scanloop.artifacts import read_json, read_table, write_bytes, write_json, write_table
 from scanloop.build import step
 from scanloop.config import TriageConfig
-from scanloop.embedding.cache import read_embeddings
+from scanloop.embedding.blocks import in_order, workers
+from scanloop.embedding.cache import StoredVectors, stored_vectors
 from scanloop.triage.agreement import agreement
 from scanloop.triage.clusters import cluster
-from scanloop.triage.projection import fit_projection
+from scanloop.triage.projection import Projection, fit_projection
+from scanloop.types import Float, Single
 
 
 @dataclass(frozen=True)
 class TriageSummary:
-    """Clusters found, components kept, the chosen silhouette, agreement with the labels (null with too few)."""
+    """Clusters found, components kept, the chosen silhouette on squared distances, agreement (null with too few)."""
 
     k: int
     components: int
@@ -42,9 +44,9 @@ def triage(config: TriageConfig, *, catalog: Path, embeddings: Path, output: Pat
     """
     manifest = read_table(catalog, "manifest")
     rows = manifest[manifest["split"] == "train"].reset_index(drop=True)
-    vectors = read_embeddings(embeddings).of(rows["slice_id"].tolist())
-    projection = fit_projection(vectors, config.variance)
-    points = projection(vectors)
+    stored = stored_vectors(embeddings, rows["slice_id"].tolist())
+    projection = fit_projection((vectors for _, vectors in stored), config.variance)
+    points, plane = _coordinates(projection, stored, len(rows))
     found = cluster(points, range(config.k_min, config.k_max + 1), config.silhouette_sample, config.seed)
     labelled = rows["label"].notna().to_numpy()
     classes = read_json(catalog / "catalog.json")["classes"]
@@ -53,11 +55,12 @@ def triage(config: TriageConfig, *, catalog: Path, embeddings: Path, output: Pat
     sink = io.BytesIO()
     np.savez(sink, mean=projection.mean, components=projection.components, explained=projection.explained)
     write_bytes(output / "pca.npz", sink.getvalue())
-    frame = pd.DataFrame({"slice_id": rows["slice_id"], "cluster": found.labels, "x": points[:, 0], "y": points[:, 1]})
+    frame = pd.DataFrame({"slice_id": rows["slice_id"], "cluster": found.labels, "x": plane[:, 0], "y": plane[:, 1]})
     write_table(output, "clusters.parquet", frame)
     facts = {
         "k": found.k,
         "silhouette": found.silhouette,
+        "silhouette_euclidean": found.euclidean,
         "components": len(projection.components),
         "variance": float(projection.explained.sum()),
         "sizes": np.bincount(found.labels, minlength=found.k),
@@ -67,3 +70,13 @@ def triage(config: TriageConfig, *, catalog: Path, embeddings: Path, output: Pat
     return TriageSummary(
         found.k, len(projection.components), found.silhouette.get(found.k), agreed.ari, agreed.nmi, agreed.verdict
     )
+
+
+def _coordinates(projection: Projection, stored: StoredVectors, rows: int) -> tuple[Single, Float]:
+    """Coordinates (rows, components) in float32, to cluster, and the first two in float64, to draw."""
+    points = np.empty((rows, len(projection.components)), dtype=np.float32)
+    plane = np.empty((rows, 2))
+    with workers() as pool:
+        for places, values in in_order(pool, lambda part: (part[0], projection(part[1])), stored):
+            points[places], plane[places] = values, values[:, :2]
+    return points, plane

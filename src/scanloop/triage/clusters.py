@@ -7,7 +7,12 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
-from scanloop.types import Float, Labels
+from scanloop.embedding.blocks import blocks, in_order, workers
+from scanloop.triage.silhouette import squared_silhouette
+from scanloop.types import Float, Labels, Vectors
+
+MOST_FITTED = 50_000
+"""Rows that centres are fitted on, at most; those of more rows lie within their sampling error."""
 
 
 @dataclass(frozen=True)
@@ -17,33 +22,63 @@ class Clustering:
     Attributes:
         labels: (n,) cluster of each row, 0..k-1.
         k: Number of clusters.
-        silhouette: Mean silhouette by k, -1..1; at most `sample` rows behind each.
+        silhouette: Mean silhouette on squared distances by k, -1..1, of all rows.
+        euclidean: Mean silhouette on plain distances of a sample of rows at this k, -1..1; None without clusters.
     """
 
     labels: Labels
     k: int
     silhouette: dict[int, float]
+    euclidean: float | None
 
 
-def cluster(points: Float, ks: range, sample: int, seed: int) -> Clustering:
-    """k-means for every k, best of ten starts each, chosen by mean silhouette (Rousseeuw 1987).
+def cluster(points: Vectors, ks: range, sample: int, seed: int) -> Clustering:
+    """k-means for every k, best of ten starts each, chosen by mean silhouette on squared distances.
+
+    Centres are fitted on at most `MOST_FITTED` rows, drawn by seed; every row gets the nearest.
 
     Args:
         points: (n, c), n > 2.
         ks: Numbers of clusters to try; those not below n are left out.
-        sample: Most rows behind a silhouette, which costs their square.
-        seed: Seed of the starts and of the sample.
+        sample: Most rows behind the silhouette on plain distances, which costs their square and chooses nothing.
+        seed: Seed of the starts and of the samples.
     """
-    rows = np.arange(len(points))
-    if len(points) > sample:
-        rows = np.sort(np.random.default_rng(seed).choice(len(points), sample, replace=False))
     silhouette, labellings = {}, {}
-    for k in (k for k in ks if k < len(rows)):
+    fitted = points[_drawn(len(points), MOST_FITTED, seed)]
+    for k in (k for k in ks if k < len(fitted)):
         with threadpool_limits(1):  # threads would add centroids in any order
-            labels = KMeans(k, n_init=10, random_state=seed).fit_predict(points).astype(np.int64)
-        if len(np.unique(labels[rows])) > 1:
-            silhouette[k], labellings[k] = float(silhouette_score(points[rows], labels[rows])), labels
+            centres = KMeans(k, n_init=10, random_state=seed).fit(fitted).cluster_centers_
+        labels = _nearest(points, centres.astype(np.float64))
+        if len(np.unique(labels)) > 1:
+            silhouette[k], labellings[k] = float(squared_silhouette(points, labels, k).mean()), labels
     if not silhouette:
-        return Clustering(np.zeros(len(points), dtype=np.int64), 1, {})
+        return Clustering(np.zeros(len(points), dtype=np.int64), 1, {}, None)
     best = max(silhouette, key=lambda k: silhouette[k])
-    return Clustering(labellings[best], best, silhouette)
+    rows = _drawn(len(points), sample, seed)
+    return Clustering(labellings[best], best, silhouette, _euclidean(points[rows], labellings[best][rows]))
+
+
+def _drawn(rows: int, most: int, seed: int) -> Labels:
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
+def _nearest(points: Vectors, centres: Float) -> Labels:
+    """Nearest centre of each row, int64 (n,)."""
+    half = np.einsum("ij,ij->i", centres, centres) / 2
+
+    def nearest(rows: slice) -> Labels:
+        found: Labels = (points[rows].astype(np.float64) @ centres.T - half).argmax(axis=1)
+        return found
+
+    with workers() as pool:
+        return np.concatenate(list(in_order(pool, nearest, blocks(len(points)))))
+
+
+def _euclidean(points: Vectors, labels: Labels) -> float | None:
+    """Mean silhouette on plain distances; None where the rows lie in one cluster or each in its own."""
+    if not 1 < len(np.unique(labels)) < len(labels):
+        return None
+    with threadpool_limits(1):
+        return float(silhouette_score(points, labels))

@@ -1,0 +1,51 @@
+"""Rows of a large matrix, block by block: bounded memory, every core at work, the same bits on any number of cores."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeAlias, TypeVar
+
+from threadpoolctl import threadpool_limits
+
+Workers: TypeAlias = ThreadPoolExecutor
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+BLOCK_ROWS = 2048
+"""Rows a block: 4 MiB of 512 float32, about what a core's cache holds."""
+
+
+@contextmanager
+def workers() -> Iterator[Workers]:
+    """A thread a core, each with one thread of BLAS, whose own threads would add in an order that depends on cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with threadpool_limits(1), ThreadPoolExecutor(cores) as pool:
+        yield pool
+
+
+def in_order(pool: Workers, work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """What `work` makes of each item, in the items' order; a few items are under way at a time, never all.
+
+    >>> with workers() as pool:
+    ...     list(in_order(pool, abs, [-2, -1, 3]))
+    [2, 1, 3]
+    """
+    under_way: deque[Future[Made]] = deque()
+    for item in items:
+        under_way.append(pool.submit(work, item))
+        if len(under_way) > 2 * pool._max_workers:
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
+
+
+def blocks(rows: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
+    """Consecutive slices of at most `size` rows.
+
+    >>> list(blocks(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
