@@ -44,6 +44,7 @@ EXEMPT_SUFFIXES = (".html", ".css", ".js")
 
 QUARANTINE_REASONS = (
     "empty_file", "not_an_image", "truncated", "too_small", "too_large", "unreadable", "conflicting_labels",
+    "no_pixels", "unsupported", "other_modality", "burned_in_text",
 )  # fmt: skip
 
 _string, _int, _float = pa.string(), pa.int64(), pa.float64()

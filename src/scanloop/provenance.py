@@ -15,7 +15,8 @@ from scanloop.walk import files_below
 PACKAGE_ROOT = Path(__file__).parent
 PACKAGES = (
     "evidently", "great-expectations", "mlflow", "numpy", "onnx", "onnxruntime", "onnxscript", "pandas", "pillow",
-    "pyarrow", "safetensors", "scikit-learn", "scipy", "torch", "torchvision",
+    "pyarrow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm", "safetensors",
+    "scikit-learn", "scipy", "torch", "torchvision",
 )  # fmt: skip
 """Packages whose version can change a result."""
 

@@ -66,7 +66,7 @@ class IngestSummary:
     data_digest: str
 
 
-@step("catalog", sources=lambda config: [getattr(config.source, "path", None)])
+@step("catalog", sources=lambda config: [getattr(config.source, name, None) for name in ("path", "labels")])
 def ingest(config: IngestConfig, *, output: Path) -> IngestSummary:
     """Catalog of a source: every image that can be read, once, and a row of quarantine for every one that cannot.
 

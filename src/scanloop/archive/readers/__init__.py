@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 
+from scanloop.archive.readers.dicom import read_dicom
 from scanloop.archive.readers.folder import read_folder
 from scanloop.archive.readers.npz import read_npz
 from scanloop.archive.readers.record import RawImage
 from scanloop.archive.readers.synthetic import read_synthetic
-from scanloop.config import FolderSource, IngestConfig, NpzSource
+from scanloop.config import IngestConfig
+from scanloop.sources import DicomSource, FolderSource, NpzSource
 
 __all__ = ["RawImage", "read"]
 
@@ -22,4 +24,6 @@ def read(config: IngestConfig) -> Iterator[RawImage]:
         return read_folder(config.source)
     if isinstance(config.source, NpzSource):
         return read_npz(config.source)
+    if isinstance(config.source, DicomSource):
+        return read_dicom(config)
     return read_synthetic(config)

@@ -1,9 +1,29 @@
 """What a reader yields: one image as the source holds it, with what the source says of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from scanloop.errors import ImageError
 from scanloop.types import Image
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a file whose frames are decoded one by one, and only when they are new.
+
+    Attributes:
+        sha256: Digest of the whole file's bytes.
+        nbytes: Bytes that the frame adds to those read: those of the file for its first frame, none for the others.
+        load: Decodes it: float32 (h, w) or (h, w, 3), range 0..255 with as many levels as the source has, and the bits
+            a channel of the source. Raises ImageError where it cannot be decoded.
+    """
+
+    sha256: str
+    nbytes: int
+    load: Callable[[], tuple[npt.NDArray[np.float32], int]]
 
 
 @dataclass(frozen=True)
@@ -12,7 +32,7 @@ class RawImage:
 
     Attributes:
         uri: Where it stands; unique in its source.
-        payload: The file's bytes, or the uint8 array, (h, w) or (h, w, 3), of a source of arrays.
+        payload: The file's bytes; the uint8 array, (h, w) or (h, w, 3), of a source of arrays; or a frame of a file.
         frame: Index of the picture within the payload.
         label: Class that an expert gave; None where unlabelled.
         hidden_label: Class that the source knows and the loop may buy; None where there is none to buy.
@@ -25,7 +45,7 @@ class RawImage:
     """
 
     uri: str
-    payload: bytes | Image
+    payload: bytes | Image | Frame
     frame: int = 0
     label: str | None = None
     hidden_label: str | None = None
