@@ -59,6 +59,7 @@ TABLES: Mapping[str, pa.Schema] = {
     ]),
     "quarantine.parquet": pa.schema([("uri", _string), ("reason", _string), ("detail", _string)]),
     "hidden_labels.parquet": pa.schema([("slice_id", _string), ("label", _string)]),
+    "attributes.parquet": pa.schema([("slice_id", _string), ("name", _string), ("value", _string)]),
     "index.parquet": pa.schema([("slice_id", _string), ("shard", _string), ("row", _int)]),
     "clusters.parquet": pa.schema([("slice_id", _string), ("cluster", _int), ("x", _float), ("y", _float)]),
     "queue.parquet": pa.schema([

@@ -52,6 +52,7 @@ class Slice:
         studies: (site, study) that any place names.
         hidden_label: Of the first uri that has one.
         modality: Of the first uri that has one.
+        attributes: Further facts by name, each of the first uri that has one.
         split: The most held-out one that a uri gives.
     """
 
@@ -69,6 +70,7 @@ class Slice:
     site: str | None = None
     hidden_label: str | None = None
     modality: str | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
     split: str | None = None
 
     @property
@@ -90,6 +92,7 @@ class Slice:
         self.site = self.site or raw.site
         self.hidden_label = self.hidden_label or raw.hidden_label
         self.modality = self.modality or raw.modality
+        self.attributes = {**raw.attributes, **self.attributes}
         self.split = max(self.split, raw.split, key=lambda name: -1 if name is None else SPLITS.index(name))
 
 

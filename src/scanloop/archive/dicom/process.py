@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scanloop.archive.dicom.facts import Facts
-from scanloop.errors import ImageError
+from scanloop.archive.dicom.worker import READY
+from scanloop.errors import ArchiveError, ImageError
 
 TIMEOUT_SECONDS = 120.0
 BASE_BYTES = 3 << 30
@@ -59,6 +60,7 @@ class DicomProcess:
 
         Raises:
             ImageError: It is no DICOM object with pixels, or cannot be read.
+            ArchiveError: The process does not start.
         """
         answer, _ = self._ask(part, None)
         return Facts(**answer["facts"])
@@ -115,6 +117,10 @@ class DicomProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
+            assert self._process.stdout is not None
+            if self._process.stdout.readline() != READY:
+                self._stop()
+                raise ArchiveError("the DICOM reader does not start; install it with pip install 'scanloop[compute]'")
         return self._process
 
     def _stop(self) -> None:

@@ -22,6 +22,9 @@ from scanloop.archive.dicom.header import DicomObject, open_object
 from scanloop.archive.dicom.pixels import show_frame
 from scanloop.errors import ImageError
 
+READY = b"ready\n"
+"""First line of a process that has started: one that never does is no file's fault."""
+
 
 class Reader:
     """Answers requests; keeps the last object open, as its frames are asked for one after the other."""
@@ -78,6 +81,8 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
+    answers.write(READY)
+    answers.flush()
     serve(sys.stdin.buffer, answers)
 
 

@@ -4,57 +4,76 @@ import hashlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from scanloop.archive.dicom.facts import Facts
+from scanloop.archive.dicom.identity import HiddenIdentities, Identity, OpenIdentities
 from scanloop.archive.dicom.process import DicomProcess, Part
 from scanloop.archive.readers.files import MAX_FILE_BYTES, SourceFile, list_files
 from scanloop.archive.readers.labels import read_labels
 from scanloop.archive.readers.record import Frame, RawImage
 from scanloop.config import IngestConfig
-from scanloop.errors import ArchiveError, ConfigError, ImageError
+from scanloop.errors import ArchiveError, ImageError
 from scanloop.sources import DicomSource
 
 _CHUNK_BYTES = 1 << 20
 
 
-def read_dicom(config: IngestConfig) -> Iterator[RawImage]:
+def read_dicom(config: IngestConfig, evidence: dict[str, Any]) -> Iterator[RawImage]:
     """Every frame of every file, whatever its name, sorted by uri; a frame is decoded when its slice is new.
 
-    A uri is the name of the directory or tar and the path inside; of an object with several frames it ends in "#" and
-    the index of the frame, from 0. Files that are no DICOM object with pixels come with the fault that says so.
+    A uri is the name of the directory or tar and the path inside, or a pseudonym of the path; of an object with several
+    frames it ends in "#" and the index of the frame, from 0. Files that are no DICOM object with pixels come with the
+    fault that says so.
+
+    Args:
+        config: Source and limits.
+        evidence: Is filled, when all has been read, with what de-identification did.
 
     Raises:
         ArchiveError: The path is missing, the tar is broken, there is no file, or the table of labels cannot be read.
-        ConfigError: The table of labels lacks a column or contradicts itself.
+        ConfigError: The table of labels lacks a column or contradicts itself, or the key cannot be used.
     """
     source = config.source
     assert isinstance(source, DicomSource)
-    if source.deidentify:
-        raise ConfigError("ingest.source.deidentify: cannot be done yet; for a public set say deidentify: false")
     root = Path(source.path)
     files = list_files(root)
     if not files:
         raise ArchiveError(f"{root} holds no file; set ingest.source.path")
-    key, labels = read_labels(Path(source.labels)) if source.labels else ("path", {})
+    labels = read_labels(Path(source.labels)) if source.labels else ("path", {})
+    identities = HiddenIdentities(source) if source.deidentify else OpenIdentities(source)
+    named = sorted((identities.uri(file.inside), file) for file in files)
     with DicomProcess(min_side_px=config.min_side_px, max_pixels=config.max_pixels) as process:
-        for file in files:
-            uri = f"{root.absolute().name}/{file.inside}"
+        for uri, file in named:
             try:
                 part, facts = _open(process, file, source)
+                identity = identities.identity(facts)
             except ImageError as error:
                 yield RawImage(uri, b"", fault=error)
                 continue
-            label = labels.get(file.inside if key == "path" else getattr(facts, key) or "")
-            for index, frame in enumerate(_frames(process, part, facts)):
-                yield RawImage(
-                    uri=f"{uri}#{index}" if facts.frames > 1 else uri,
-                    payload=frame,
-                    frame=index,
-                    label=label,
-                    patient_id=facts.patient_id,
-                    study_id=facts.study_id,
-                    modality=facts.modality,
-                )
+            yield from _images(process, uri, part, facts, identity, _label(labels, file, facts))
+    evidence.update(identities.finish() or {})
+
+
+def _images(
+    process: DicomProcess, uri: str, part: Part, facts: Facts, identity: Identity, label: str | None
+) -> Iterator[RawImage]:
+    for index, frame in enumerate(_frames(process, part, facts)):
+        yield RawImage(
+            uri=f"{uri}#{index}" if facts.frames > 1 else uri,
+            payload=frame,
+            frame=index,
+            label=label,
+            patient_id=identity.patient_id,
+            study_id=identity.study_id,
+            modality=identity.modality,
+            attributes=identity.attributes,
+        )
+
+
+def _label(labels: tuple[str, dict[str, str]], file: SourceFile, facts: Facts) -> str | None:
+    key, label_of = labels
+    return label_of.get(file.inside if key == "path" else getattr(facts, key) or "")
 
 
 def _open(process: DicomProcess, file: SourceFile, source: DicomSource) -> tuple[Part, Facts]:
@@ -63,8 +82,8 @@ def _open(process: DicomProcess, file: SourceFile, source: DicomSource) -> tuple
     Raises:
         ImageError: It cannot come in.
     """
-    if file.fault is not None:
-        raise ImageError("unreadable", file.fault)
+    if file.fault is not None:  # its own words may name another path
+        raise ImageError("unreadable", "neither a regular file nor a link to one in the archive")
     if file.size > MAX_FILE_BYTES:
         raise ImageError("too_large", f"{file.size} bytes; at most {MAX_FILE_BYTES} are read")
     part = Part(file.path, file.offset, file.size)

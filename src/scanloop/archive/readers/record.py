@@ -1,7 +1,7 @@
 """What a reader yields: one image as the source holds it, with what the source says of it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ class RawImage:
         study_id: The examination that it belongs to, where known.
         site: Where it was taken, where known.
         modality: Code of the modality in DICOM's terms, for example "MR", where known.
+        attributes: Further facts by name, as text: study_date, sex, age_years, body_part, view.
         split: "train", "validation" or "test" where the source decides, else None.
         fault: Why the reader could not read it; such an image goes to quarantine.
     """
@@ -53,5 +54,6 @@ class RawImage:
     study_id: str | None = None
     site: str | None = None
     modality: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
     split: str | None = None
     fault: ImageError | None = None
