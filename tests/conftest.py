@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from chain import Chain
+from dicom_objects import samples  # noqa: F401  # a fixture of the tests of DICOM
 from served import bundle, client, served_folder, server  # noqa: F401  # fixtures of the tests of serving
 
 

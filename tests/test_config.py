@@ -15,7 +15,9 @@ SECTIONS = sorted(
     (
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__ == module.__name__
+        if isinstance(value, type)
+        and issubclass(value, BaseModel)
+        and value.__module__ in {module.__name__, "scanloop.sources"}
     ),
     key=lambda section: section.__name__,
 )

@@ -48,6 +48,11 @@ def test_a_line_in_the_readers_changes_ingest_alone(package: Path) -> None:
     assert changed_steps(package, "archive/readers/npz.py") == {"ingest"}
 
 
+def test_a_line_in_what_the_reader_of_dicom_runs_in_its_own_process_changes_ingest_alone(package: Path) -> None:
+    assert changed_steps(package, "archive/dicom/pixels.py") == {"ingest"}
+    assert changed_steps(package, "archive/dicom/worker.py") == {"ingest"}
+
+
 def test_a_line_in_two_stages_changes_retrain_alone(package: Path) -> None:
     assert changed_steps(package, "learning/two_stage.py") == {"retrain"}
 

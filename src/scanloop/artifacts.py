@@ -44,6 +44,7 @@ EXEMPT_SUFFIXES = (".html", ".css", ".js")
 
 QUARANTINE_REASONS = (
     "empty_file", "not_an_image", "truncated", "too_small", "too_large", "unreadable", "conflicting_labels",
+    "no_pixels", "unsupported", "other_modality", "burned_in_text",
 )  # fmt: skip
 
 _string, _int, _float = pa.string(), pa.int64(), pa.float64()
@@ -58,6 +59,7 @@ TABLES: Mapping[str, pa.Schema] = {
     ]),
     "quarantine.parquet": pa.schema([("uri", _string), ("reason", _string), ("detail", _string)]),
     "hidden_labels.parquet": pa.schema([("slice_id", _string), ("label", _string)]),
+    "attributes.parquet": pa.schema([("slice_id", _string), ("name", _string), ("value", _string)]),
     "index.parquet": pa.schema([("slice_id", _string), ("shard", _string), ("row", _int)]),
     "clusters.parquet": pa.schema([("slice_id", _string), ("cluster", _int), ("x", _float), ("y", _float)]),
     "queue.parquet": pa.schema([

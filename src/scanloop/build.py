@@ -16,10 +16,10 @@ from typing import Any, ParamSpec, TypeVar, get_type_hints
 from filelock import FileLock, Timeout
 
 from scanloop.artifacts import check_artifact, is_exempt, read_json, write_bytes, write_json
-from scanloop.config import Section
 from scanloop.errors import ArtifactError, ScanloopError
 from scanloop.liveness import beating, end_without_owner, owned, seconds_worked
 from scanloop.provenance import code_digest, digest, file_digest, machine, packages, source_digest
+from scanloop.sources import Section
 
 logger = logging.getLogger("scanloop")
 

@@ -1,81 +1,17 @@
 """A run's configuration: one section a step, each value with its type, its range and its default."""
 
-import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """What every section shares: unknown keys are faults, values never change, and a seed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    seed: int = Field(0, ge=0, description="Seed of every random draw; that of what it stands in unless given here")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _hand_on_the_seed(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "seed" not in values:
-            return values
-        seed, fields = {"seed": values["seed"]}, cls.model_fields.items()
-        inside: dict[str, Any] = {one.alias or name: {} for name, one in fields if isinstance(one.default, Section)}
-        return {key: seed | value if isinstance(value, dict) else value for key, value in (inside | values).items()}
-
-
-class FolderSource(Section):
-    """Class folders with labels beside a folder without, in a directory or a tar file."""
-
-    kind: Literal["folder"] = "folder"
-    path: str = Field(description="Directory or .tar file")
-    labelled_dir: str = Field("labelled", description="Folder of class folders, anywhere below the path")
-    unlabelled_dir: str = Field("unlabelled", description="Folder of images without labels")
-    patient_pattern: str | None = Field(
-        None, description="Regular expression; its first group in a path is the patient"
-    )
-
-    @field_validator("patient_pattern")
-    @classmethod
-    def _has_a_group(cls, pattern: str | None) -> str | None:
-        try:
-            groups = 1 if pattern is None else re.compile(pattern).groups
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        if groups == 0:
-            raise ValueError("the pattern needs a group in parentheses: the patient")
-        return pattern
-
-
-class NpzSource(Section):
-    """An .npz with MedMNIST's six keys; labels beyond `labelled` are hidden and can be bought."""
-
-    kind: Literal["npz"] = "npz"
-    path: str = Field(description=".npz with {train,val,test}_{images,labels}")
-    class_names: tuple[str, ...] = Field((), description="Names of classes 0, 1, ...; their numbers when empty")
-    labelled: int = Field(100, ge=2, description="Labels kept in the training part; the others are hidden")
-
-
-class SyntheticSource(Section):
-    """Seeded MRI-like slices with and without lesions, hidden labels for the pool, and planted copies."""
-
-    kind: Literal["synthetic"] = "synthetic"
-    slices: int = Field(1200, ge=20, le=10_000_000)
-    size_px: int = Field(64, ge=16, le=1024)
-    labelled: int = Field(60, ge=4, description="Labels known from the start in the training part")
-    lesion_share: Share = 0.5
-    contrast: float = Field(0.35, gt=0, le=1, description="Mean lesion contrast; smaller is harder")
-    slices_per_patient: int = Field(2, ge=1)
-    copy_share: Share = Field(0.02, description="Share of slices written a second time, byte for byte")
+from scanloop.sources import DicomSource, FolderSource, NpzSource, Positive, Section, Share, SyntheticSource
 
 
 class IngestConfig(Section):
     """What comes in, and how it is split."""
 
-    source: Annotated[FolderSource | NpzSource | SyntheticSource, Field(discriminator="kind")]
+    source: Annotated[FolderSource | NpzSource | DicomSource | SyntheticSource, Field(discriminator="kind")]
     positive_class: str | None = Field(None, description="Whose probability the tables list; the last class by default")
     short_side_px: int = Field(256, ge=16, le=1024, description="Images are shrunk to this, never enlarged")
     min_side_px: int = Field(8, ge=1, description="Smaller images are quarantined")

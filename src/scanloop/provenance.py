@@ -15,7 +15,8 @@ from scanloop.walk import files_below
 PACKAGE_ROOT = Path(__file__).parent
 PACKAGES = (
     "evidently", "great-expectations", "mlflow", "numpy", "onnx", "onnxruntime", "onnxscript", "openvino", "pandas",
-    "pillow", "pyarrow", "safetensors", "scikit-learn", "scipy", "simplejpeg", "torch", "torchvision",
+    "pillow", "pyarrow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",
+    "safetensors", "scikit-learn", "scipy", "simplejpeg", "torch", "torchvision",
 )  # fmt: skip
 """Packages whose version can change a result."""
 

@@ -130,6 +130,17 @@ def shrink(picture: PIL.Image.Image, short_side_px: int) -> PIL.Image.Image:
     return picture.resize(size, sampling)
 
 
+def shrink_brightness(brightness: npt.NDArray[np.float32], short_side_px: int) -> Image:
+    """Brightness, float32 (h, w) or (h, w, 3) in 0..255, shrunk as `shrink` does and only then rounded to 8 bits."""
+    channels = np.atleast_3d(brightness)
+    shrunk = [
+        np.asarray(shrink(PIL.Image.fromarray(np.ascontiguousarray(channels[..., channel])), short_side_px))
+        for channel in range(channels.shape[2])
+    ]
+    rounded = np.rint(np.clip(np.stack(shrunk, axis=-1), 0, 255)).astype(np.uint8)
+    return grey_if_equal(rounded) if brightness.ndim == 3 else np.ascontiguousarray(rounded[..., 0])
+
+
 def _open(payload: bytes) -> PIL.Image.Image:
     """Picture with its header read and no pixel decoded."""
     try:

@@ -8,9 +8,17 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
-from scanloop.archive.decode import Decoded, check_size, decode_with_facts, encode_png, grey_if_equal, shrink
+from scanloop.archive.decode import (
+    Decoded,
+    check_size,
+    decode_with_facts,
+    encode_png,
+    grey_if_equal,
+    shrink,
+    shrink_brightness,
+)
 from scanloop.archive.duplicates import thumbnail
-from scanloop.archive.readers.record import RawImage
+from scanloop.archive.readers.record import Frame, RawImage
 from scanloop.archive.shards import Location, ShardWriter
 from scanloop.archive.splits import SPLITS
 from scanloop.config import IngestConfig
@@ -44,6 +52,7 @@ class Slice:
         studies: (site, study) that any place names.
         hidden_label: Of the first uri that has one.
         modality: Of the first uri that has one.
+        attributes: Further facts by name, each of the first uri that has one.
         split: The most held-out one that a uri gives.
     """
 
@@ -61,6 +70,7 @@ class Slice:
     site: str | None = None
     hidden_label: str | None = None
     modality: str | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
     split: str | None = None
 
     @property
@@ -82,6 +92,7 @@ class Slice:
         self.site = self.site or raw.site
         self.hidden_label = self.hidden_label or raw.hidden_label
         self.modality = self.modality or raw.modality
+        self.attributes = {**raw.attributes, **self.attributes}
         self.split = max(self.split, raw.split, key=lambda name: -1 if name is None else SPLITS.index(name))
 
 
@@ -108,7 +119,7 @@ class Intake:
     def add(self, raw: RawImage) -> None:
         """Take an image in, count it as a copy, or put it into quarantine; nothing that it holds can stop the run."""
         self.uris += 1
-        self.bytes_in += raw.payload.nbytes if isinstance(raw.payload, np.ndarray) else len(raw.payload)
+        self.bytes_in += len(raw.payload) if isinstance(raw.payload, bytes) else raw.payload.nbytes
         sha256 = payload_digest(raw.payload)
         slice_id = hashlib.sha256(f"{sha256}:{raw.frame}".encode()).hexdigest()
         try:
@@ -142,23 +153,32 @@ class Intake:
         return list(self.slices.values())
 
     def _new_slice(self, raw: RawImage, sha256: str, slice_id: str) -> Slice:
-        decoded = self._decode(raw.payload)
-        stored = np.asarray(shrink(PIL.Image.fromarray(decoded.image), self._config.short_side_px))
+        height, width, bits, stored = self._decode(raw.payload)
         location = self._shards.add(slice_id, encode_png(stored))
         self._keep_thumbnail(thumbnail(stored))
-        row = len(self.slices)
-        return Slice(slice_id, sha256, raw.frame, row, decoded.height, decoded.width, decoded.bits, location)
+        return Slice(slice_id, sha256, raw.frame, len(self.slices), height, width, bits, location)
 
-    def _decode(self, payload: bytes | Image) -> Decoded:
+    def _decode(self, payload: bytes | Image | Frame) -> tuple[int, int, int, Image]:
+        """Height, width and bits of the source, and the slice as it is stored."""
         limits = {"min_side_px": self._config.min_side_px, "max_pixels": self._config.max_pixels}
-        if not isinstance(payload, np.ndarray):
-            return decode_with_facts(payload, **limits, short_side_px=self._config.short_side_px)
-        check_size(*payload.shape[:2], **limits)
-        return Decoded(grey_if_equal(payload), 8, *payload.shape[:2])
+        short_side_px = self._config.short_side_px
+        if isinstance(payload, Frame):
+            brightness, bits = payload.load()
+            check_size(*brightness.shape[:2], **limits)
+            return *brightness.shape[:2], bits, shrink_brightness(brightness, short_side_px)
+        if isinstance(payload, bytes):
+            decoded = decode_with_facts(payload, **limits, short_side_px=short_side_px)
+        else:
+            check_size(*payload.shape[:2], **limits)
+            decoded = Decoded(grey_if_equal(payload), 8, *payload.shape[:2])
+        stored = np.asarray(shrink(PIL.Image.fromarray(decoded.image), short_side_px))
+        return decoded.height, decoded.width, decoded.bits, stored
 
 
-def payload_digest(payload: bytes | Image) -> str:
+def payload_digest(payload: bytes | Image | Frame) -> str:
     """SHA-256 of a file's bytes, or of an array's shape, type and values, in hexadecimal."""
+    if isinstance(payload, Frame):
+        return payload.sha256
     if not isinstance(payload, np.ndarray):
         return hashlib.sha256(payload).hexdigest()
     head = f"{payload.shape}:{payload.dtype.str}:".encode()

@@ -19,6 +19,10 @@ REASONS: Mapping[str, str] = {
     "too_small": "Too small to show anything",
     "too_large": "Larger than is safe to open",
     "unreadable": "Cannot be decoded",
+    "no_pixels": "A medical object without an image",
+    "unsupported": "Encoded in a way that no decoder here knows",
+    "other_modality": "Of a modality that is not wanted",
+    "burned_in_text": "Text that may name the patient is burned into the image",
     "conflicting_labels": "The same image came with two labels",
 }
 PARTS: Mapping[str, str] = {

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from scanloop.archive.deidentify import read_key, refuse_inside
 from scanloop.archive.duplicates import THUMBNAIL_PX, near_duplicate_pairs, perceptual_hashes
 from scanloop.archive.intake import Intake, Slice
 from scanloop.archive.readers import read
@@ -23,9 +24,13 @@ from scanloop.build import scratch, step
 from scanloop.config import IngestConfig
 from scanloop.errors import ArchiveError, ConfigError
 from scanloop.provenance import digest
+from scanloop.sources import DicomSource
 from scanloop.types import Image
 
 logger = logging.getLogger("scanloop")
+
+EVIDENCE = "deidentification.json"
+"""What de-identification kept, withheld and did not do; in catalogs of de-identified archives."""
 
 Pairs: TypeAlias = list[tuple[int, int]]
 """Rows of the manifest that belong together, two by two."""
@@ -66,7 +71,16 @@ class IngestSummary:
     data_digest: str
 
 
-@step("catalog", sources=lambda config: [getattr(config.source, "path", None)])
+def _sources(config: IngestConfig) -> list[str | None]:
+    """Archive, table of labels, and the key of the pseudonyms, which is made here where it is missing."""
+    source = config.source
+    if isinstance(source, DicomSource) and source.deidentify and source.key_file:
+        refuse_inside(Path(source.key_file), Path(source.path), "the archive")
+        read_key(Path(source.key_file))
+    return [getattr(source, name, None) for name in ("path", "labels", "key_file")]
+
+
+@step("catalog", sources=_sources)
 def ingest(config: IngestConfig, *, output: Path) -> IngestSummary:
     """Catalog of a source: every image that can be read, once, and a row of quarantine for every one that cannot.
 
@@ -78,12 +92,17 @@ def ingest(config: IngestConfig, *, output: Path) -> IngestSummary:
         ArchiveError: The source is missing or holds no image that can be read, or no label.
         ConfigError: The positive class is not among the classes.
     """
+    if isinstance(config.source, DicomSource) and config.source.key_file:
+        refuse_inside(Path(config.source.key_file), output.parent, "the run's folder")
     shutil.rmtree(output / FOLDER, ignore_errors=True)
+    evidence: dict[str, Any] = {}
     shards = ShardWriter(output, config.shard_slices)
     thumbnails_file = scratch(output) / "thumbnails.u8"
     with thumbnails_file.open("wb") as file:
         intake = Intake(config, shards, lambda thumbnail: file.write(thumbnail.tobytes()))
-        for raw in tqdm(read(config), desc="ingest", unit=" images", mininterval=0.2 if sys.stderr.isatty() else 5):
+        for raw in tqdm(
+            read(config, evidence), desc="ingest", unit=" images", mininterval=0.2 if sys.stderr.isatty() else 5
+        ):
             intake.add(raw)
     slices = intake.finish()
     _refuse_unusable(intake, slices)
@@ -101,6 +120,8 @@ def ingest(config: IngestConfig, *, output: Path) -> IngestSummary:
         "shards": shards.digests,
     }
     write_json(output / "catalog.json", facts)
+    if evidence:
+        write_json(output / EVIDENCE, evidence)
     changed = {
         "quarantined": len(intake.refusals),
         "validation": facts["splits"]["validation"],
@@ -176,6 +197,9 @@ def _write_tables(output: Path, manifest: pd.DataFrame, slices: Sequence[Slice],
     write_table(output, "manifest", manifest)
     write_table(output, "sources.parquet", pd.DataFrame(sources))
     write_table(output, "quarantine.parquet", pd.DataFrame(intake.refusals, columns=["uri", "reason", "detail"]))
+    attributes = [(one.slice_id, *item) for one in slices for item in sorted(one.attributes.items())]
+    if attributes:
+        write_table(output, "attributes.parquet", pd.DataFrame(attributes, columns=["slice_id", "name", "value"]))
     write_table(output, "hidden_labels.parquet", pd.DataFrame(hidden, columns=["slice_id", "label"]))
 
 

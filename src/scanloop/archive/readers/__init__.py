@@ -1,18 +1,25 @@
 """Readers: each turns one kind of source into a stream of raw images, sorted by uri."""
 
 from collections.abc import Iterator
+from typing import Any
 
+from scanloop.archive.readers.dicom import read_dicom
 from scanloop.archive.readers.folder import read_folder
 from scanloop.archive.readers.npz import read_npz
 from scanloop.archive.readers.record import RawImage
 from scanloop.archive.readers.synthetic import read_synthetic
-from scanloop.config import FolderSource, IngestConfig, NpzSource
+from scanloop.config import IngestConfig
+from scanloop.sources import DicomSource, FolderSource, NpzSource
 
 __all__ = ["RawImage", "read"]
 
 
-def read(config: IngestConfig) -> Iterator[RawImage]:
+def read(config: IngestConfig, evidence: dict[str, Any] | None = None) -> Iterator[RawImage]:
     """Images of the configured source, one after the other, sorted by uri; memory does not grow with their bytes.
+
+    Args:
+        config: Source and limits.
+        evidence: Is filled, when all has been read, with what de-identification did, if anything.
 
     Raises:
         ArchiveError: The source is missing, is not what its kind says, or holds no image.
@@ -22,4 +29,6 @@ def read(config: IngestConfig) -> Iterator[RawImage]:
         return read_folder(config.source)
     if isinstance(config.source, NpzSource):
         return read_npz(config.source)
+    if isinstance(config.source, DicomSource):
+        return read_dicom(config, {} if evidence is None else evidence)
     return read_synthetic(config)

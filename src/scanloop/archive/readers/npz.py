@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scanloop.archive.readers.record import RawImage
-from scanloop.config import NpzSource
 from scanloop.errors import ArchiveError, ConfigError
+from scanloop.sources import NpzSource
 
 PARTS = {"test": "test", "train": "train", "val": "validation"}
 """Splits by the file's own names, in the order of their uris."""

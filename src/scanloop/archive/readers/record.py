@@ -1,9 +1,29 @@
 """What a reader yields: one image as the source holds it, with what the source says of it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
 
 from scanloop.errors import ImageError
 from scanloop.types import Image
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a file whose frames are decoded one by one, and only when they are new.
+
+    Attributes:
+        sha256: Digest of the whole file's bytes.
+        nbytes: Bytes that the frame adds to those read: those of the file for its first frame, none for the others.
+        load: Decodes it: float32 (h, w) or (h, w, 3), range 0..255 with as many levels as the source has, and the bits
+            a channel of the source. Raises ImageError where it cannot be decoded.
+    """
+
+    sha256: str
+    nbytes: int
+    load: Callable[[], tuple[npt.NDArray[np.float32], int]]
 
 
 @dataclass(frozen=True)
@@ -12,7 +32,7 @@ class RawImage:
 
     Attributes:
         uri: Where it stands; unique in its source.
-        payload: The file's bytes, or the uint8 array, (h, w) or (h, w, 3), of a source of arrays.
+        payload: The file's bytes; the uint8 array, (h, w) or (h, w, 3), of a source of arrays; or a frame of a file.
         frame: Index of the picture within the payload.
         label: Class that an expert gave; None where unlabelled.
         hidden_label: Class that the source knows and the loop may buy; None where there is none to buy.
@@ -20,12 +40,13 @@ class RawImage:
         study_id: The examination that it belongs to, where known.
         site: Where it was taken, where known.
         modality: Code of the modality in DICOM's terms, for example "MR", where known.
+        attributes: Further facts by name, as text: study_date, sex, age_years, body_part, view.
         split: "train", "validation" or "test" where the source decides, else None.
         fault: Why the reader could not read it; such an image goes to quarantine.
     """
 
     uri: str
-    payload: bytes | Image
+    payload: bytes | Image | Frame
     frame: int = 0
     label: str | None = None
     hidden_label: str | None = None
@@ -33,5 +54,6 @@ class RawImage:
     study_id: str | None = None
     site: str | None = None
     modality: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
     split: str | None = None
     fault: ImageError | None = None

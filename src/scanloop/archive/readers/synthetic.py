@@ -9,7 +9,8 @@ import numpy.typing as npt
 from scanloop.archive.decode import encode_png
 from scanloop.archive.readers.phantom import Heads, draw_slices
 from scanloop.archive.readers.record import RawImage
-from scanloop.config import IngestConfig, SyntheticSource
+from scanloop.config import IngestConfig
+from scanloop.sources import SyntheticSource
 from scanloop.types import Image
 
 LESION, NORMAL = "lesion", "normal"

@@ -1,0 +1,111 @@
+"""DICOM objects in a directory or a tar: each frame an image, each object without one a row of the quarantine."""
+
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from scanloop.archive.dicom.facts import Facts
+from scanloop.archive.dicom.identity import HiddenIdentities, Identity, OpenIdentities
+from scanloop.archive.dicom.process import DicomProcess, Part
+from scanloop.archive.readers.files import MAX_FILE_BYTES, SourceFile, list_files
+from scanloop.archive.readers.labels import read_labels
+from scanloop.archive.readers.record import Frame, RawImage
+from scanloop.config import IngestConfig
+from scanloop.errors import ArchiveError, ImageError
+from scanloop.sources import DicomSource
+
+_CHUNK_BYTES = 1 << 20
+
+
+def read_dicom(config: IngestConfig, evidence: dict[str, Any]) -> Iterator[RawImage]:
+    """Every frame of every file, whatever its name, sorted by uri; a frame is decoded when its slice is new.
+
+    A uri is the name of the directory or tar and the path inside, or a pseudonym of the path; of an object with several
+    frames it ends in "#" and the index of the frame, from 0. Files that are no DICOM object with pixels come with the
+    fault that says so.
+
+    Args:
+        config: Source and limits.
+        evidence: Is filled, when all has been read, with what de-identification did.
+
+    Raises:
+        ArchiveError: The path is missing, the tar is broken, there is no file, or the table of labels cannot be read.
+        ConfigError: The table of labels lacks a column or contradicts itself, or the key cannot be used.
+    """
+    source = config.source
+    assert isinstance(source, DicomSource)
+    root = Path(source.path)
+    files = list_files(root)
+    if not files:
+        raise ArchiveError(f"{root} holds no file; set ingest.source.path")
+    labels = read_labels(Path(source.labels)) if source.labels else ("path", {})
+    identities = HiddenIdentities(source) if source.deidentify else OpenIdentities(source)
+    named = sorted((identities.uri(file.inside), file) for file in files)
+    with DicomProcess(min_side_px=config.min_side_px, max_pixels=config.max_pixels) as process:
+        for uri, file in named:
+            try:
+                part, facts = _open(process, file, source)
+                identity = identities.identity(facts)
+            except ImageError as error:
+                yield RawImage(uri, b"", fault=error)
+                continue
+            yield from _images(process, uri, part, facts, identity, _label(labels, file, facts))
+    evidence.update(identities.finish() or {})
+
+
+def _images(
+    process: DicomProcess, uri: str, part: Part, facts: Facts, identity: Identity, label: str | None
+) -> Iterator[RawImage]:
+    for index, frame in enumerate(_frames(process, part, facts)):
+        yield RawImage(
+            uri=f"{uri}#{index}" if facts.frames > 1 else uri,
+            payload=frame,
+            frame=index,
+            label=label,
+            patient_id=identity.patient_id,
+            study_id=identity.study_id,
+            modality=identity.modality,
+            attributes=identity.attributes,
+        )
+
+
+def _label(labels: tuple[str, dict[str, str]], file: SourceFile, facts: Facts) -> str | None:
+    key, label_of = labels
+    return label_of.get(file.inside if key == "path" else getattr(facts, key) or "")
+
+
+def _open(process: DicomProcess, file: SourceFile, source: DicomSource) -> tuple[Part, Facts]:
+    """Where a file's bytes lie and what its header says.
+
+    Raises:
+        ImageError: It cannot come in.
+    """
+    if file.fault is not None:  # its own words may name another path
+        raise ImageError("unreadable", "neither a regular file nor a link to one in the archive")
+    if file.size > MAX_FILE_BYTES:
+        raise ImageError("too_large", f"{file.size} bytes; at most {MAX_FILE_BYTES} are read")
+    part = Part(file.path, file.offset, file.size)
+    facts = process.facts(part)
+    if facts.frames > source.max_frames:
+        raise ImageError("too_large", f"{facts.frames} frames; at most {source.max_frames} come in")
+    if source.modalities and facts.modality not in source.modalities:
+        raise ImageError("other_modality", f"{facts.object_class}: not among the modalities that are wanted")
+    return part, facts
+
+
+def _frames(process: DicomProcess, part: Part, facts: Facts) -> Iterator[Frame]:
+    sha256 = _digest(part)
+    for index in range(facts.frames):
+        yield Frame(sha256, part.size if index == 0 else 0, partial(process.frame, part, index))
+
+
+def _digest(part: Part) -> str:
+    digest, left = hashlib.sha256(), part.size
+    with part.path.open("rb") as file:
+        file.seek(part.offset)
+        while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()
