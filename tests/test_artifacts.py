@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from scanloop.artifacts import (
     EXEMPT_NAMES,
     KINDS,
-    TABLES,
     check_artifact,
     count_rows,
     is_exempt,
@@ -28,6 +27,7 @@ from scanloop.artifacts import (
 from scanloop.cli import ARTIFACT_OF
 from scanloop.config import STEPS
 from scanloop.errors import ArtifactError
+from scanloop.tables import TABLES
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False, width=32)

@@ -7,8 +7,9 @@ import pytest
 from filelock import FileLock
 from local_run import ARTIFACTS, TINY, Done, Killed, digests, orphans, run, run_after_kills, stamps
 
-from scanloop.artifacts import KINDS, TABLES, check_artifact, count_rows, read_table
+from scanloop.artifacts import KINDS, check_artifact, count_rows, read_table
 from scanloop.errors import ArchiveError, ConfigError
+from scanloop.tables import TABLES
 
 KILLS, LONGEST_SECONDS = 10, 15.0
 MAY_BE_EMPTY = {"quarantine.parquet"}

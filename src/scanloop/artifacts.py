@@ -1,12 +1,12 @@
-"""The contract between steps: the kinds of artifact, their tables' schemas, and all code that reads and writes them."""
+"""The contract between steps: the kinds of artifact, and all code that reads and writes them."""
 
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scanloop.errors import ArtifactError
+from scanloop.tables import TABLES
 
 SCHEMA_VERSION = 1
+GROUP_ROWS = 8192
+"""Rows of a table that are in memory at once."""
+PART_GROUPS = 16
+"""Groups of rows in one file of the manifest: 131,072 rows, so that four million are 31 files."""
 
 KINDS: Mapping[str, tuple[str, ...]] = {
-    "catalog": ("sources.parquet", "manifest", "shards", "quarantine.parquet", "hidden_labels.parquet", "catalog.json"),
+    "catalog": (
+        "sources.parquet", "manifest", "shards", "quarantine.parquet", "hidden_labels.parquet",
+        "attributes.parquet", "catalog.json",
+    ),
     "validation": ("validation.json", "data_docs"),
     "encoder": ("encoder.safetensors", "encoder.json", "loss.csv"),
     "embeddings": ("index.parquet", "embeddings.json"),
@@ -46,56 +54,6 @@ QUARANTINE_REASONS = (
     "empty_file", "not_an_image", "truncated", "too_small", "too_large", "unreadable", "conflicting_labels",
     "no_pixels", "unsupported", "other_modality", "burned_in_text",
 )  # fmt: skip
-
-_string, _int, _float = pa.string(), pa.int64(), pa.float64()
-
-TABLES: Mapping[str, pa.Schema] = {
-    "sources.parquet": pa.schema([("slice_id", _string), ("uri", _string)]),
-    "manifest": pa.schema([
-        ("slice_id", _string), ("sha256", _string), ("frame", _int), ("phash", _string), ("patient_id", _string),
-        ("study_id", _string), ("site", _string), ("group_id", _string), ("modality", _string), ("height", _int),
-        ("width", _int), ("bits", _int), ("label", _string), ("label_source", _string), ("split", _string),
-        ("shard", _string), ("offset", _int), ("length", _int),
-    ]),
-    "quarantine.parquet": pa.schema([("uri", _string), ("reason", _string), ("detail", _string)]),
-    "hidden_labels.parquet": pa.schema([("slice_id", _string), ("label", _string)]),
-    "attributes.parquet": pa.schema([("slice_id", _string), ("name", _string), ("value", _string)]),
-    "index.parquet": pa.schema([("slice_id", _string), ("shard", _string), ("row", _int)]),
-    "clusters.parquet": pa.schema([("slice_id", _string), ("cluster", _int), ("x", _float), ("y", _float)]),
-    "queue.parquet": pa.schema([
-        ("slice_id", _string), ("rank", _int), ("uncertainty", _float), ("diversity", _float), ("price", _float),
-        ("reason", _string),
-    ]),
-    "labels.parquet": pa.schema([
-        ("slice_id", _string), ("label", _string), ("readers", _int), ("agreement", _float),
-        ("adjudicated", pa.bool_()), ("as_of", _string),
-    ]),
-    "pseudo_labels.parquet": pa.schema([
-        ("slice_id", _string), ("uri", _string), ("probability", _float), ("confidence", _float), ("label", _string),
-        ("knn_label", _string), ("knn_share", _float), ("anomaly", _float), ("promoted", pa.bool_()),
-        ("reason", _string), ("wave", _int),
-    ]),
-    "out_of_fold.parquet": pa.schema([
-        ("slice_id", _string), ("group_id", _string), ("repeat", _int), ("fold", _int), ("label", _string),
-        ("logits", pa.list_(_float)),
-    ]),
-    "predictions.parquet": pa.schema([
-        ("slice_id", _string), ("uri", _string), ("split", _string), ("label", _string), ("given_label", _string),
-        ("probability", _float), ("confidence", _float), ("probabilities", pa.list_(_float)), ("promoted", pa.bool_()),
-        ("reason", _string),
-    ]),
-    "confidence.parquet": pa.schema([
-        ("slice_id", _string), ("side", _string), ("confidence", _float), ("positive", pa.bool_()),
-    ]),
-}  # fmt: skip
-"""Schema of every table, by file name. Unlabelled is a null label.
-
-`split` is "train", "validation" or "test" in the manifest; the pool is the train rows without a label. `probability` is
-that of the positive class, `probabilities` follows the classes in `catalog.json`, `label` is the predicted class, and
-`given_label` what an expert said. In predictions `split` is also "cross_validation", where the row was predicted by
-models that never saw its group, and "pool". In confidences `side` is "reference" or "pool", `positive` whether the
-predicted class is the positive one.
-"""
 
 
 def write_bytes(path: Path, payload: bytes) -> None:
@@ -137,38 +95,104 @@ def read_json(path: Path) -> dict[str, Any]:
     return payload
 
 
-def write_table(directory: Path, name: str, frame: pd.DataFrame) -> None:
-    """Write a table under its schema; columns that the schema does not name are a fault.
+class TableWriter:
+    """Writes a table under its schema, frame by frame, in constant memory; it is there when the block ends, not before.
+
+    The bytes depend on the rows alone, however they are cut into frames. "manifest" becomes numbered parts, others one
+    file. Pages carry checksums, which are verified when they are read.
 
     Args:
         directory: Artifact directory.
-        name: Key of `TABLES`; "manifest" writes one part.
-        frame: Rows; missing columns become nulls.
+        name: Key of `TABLES`.
     """
-    schema = TABLES[name]
-    if unknown := sorted(set(frame.columns) - set(schema.names)):
-        raise ArtifactError(f"{name}: columns {unknown} are not in the schema")
-    columns = [pa.array(_nulls(frame, field.name), type=field.type) for field in schema]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_arrays(columns, schema=schema), sink, compression="zstd")
-    path = directory / name / "part-000000.parquet" if name == "manifest" else directory / name
-    write_bytes(path, sink.getvalue().to_pybytes())
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._path, self._name, self._schema = directory / name, name, TABLES[name]
+        self._rows = self._schema.empty_table()
+        self._groups = 0
+        self._writer: pq.ParquetWriter | None = None
+        self._written: list[tuple[Path, Path]] = []
+
+    def append(self, frame: pd.DataFrame) -> None:
+        """Add rows; columns that the schema does not name are a fault, missing ones become nulls."""
+        if unknown := sorted(set(frame.columns) - set(self._schema.names)):
+            raise ArtifactError(f"{self._name}: columns {unknown} are not in the schema")
+        for start in range(0, len(frame), GROUP_ROWS):
+            part = frame.iloc[start : start + GROUP_ROWS]
+            columns = [pa.array(_nulls(part, field.name), type=field.type) for field in self._schema]
+            self._rows = pa.concat_tables([self._rows, pa.Table.from_arrays(columns, schema=self._schema)])
+            if len(self._rows) >= GROUP_ROWS:
+                self._write(GROUP_ROWS)
+
+    def __enter__(self) -> Self:
+        """Return the writer."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Give the files their names, or remove them where the block failed."""
+        if kind is None and (len(self._rows) or not self._written):
+            self._write(len(self._rows))
+        self._close_part()
+        for temporary, path in self._written:
+            if kind is None:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+            else:
+                temporary.unlink(missing_ok=True)
+
+    def _write(self, rows: int) -> None:
+        if self._writer is None:
+            path = self._path
+            if self._name == "manifest":
+                path = self._path / f"part-{len(self._written):06d}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+            self._written.append((temporary, path))
+            self._writer = pq.ParquetWriter(temporary, self._schema, compression="zstd", write_page_checksum=True)
+        self._writer.write_table(self._rows[:rows], row_group_size=GROUP_ROWS)
+        self._rows, self._groups = self._rows[rows:].combine_chunks(), self._groups + 1
+        if self._name == "manifest" and self._groups == PART_GROUPS:
+            self._close_part()
+
+    def _close_part(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer, self._groups = None, 0
 
 
-def read_table(directory: Path, name: str) -> pd.DataFrame:
-    """Read a table by its key in `TABLES`; nulls in text columns come back as None.
+def write_table(directory: Path, name: str, frame: pd.DataFrame) -> None:
+    """Write a whole table that is in memory; `TableWriter` says how."""
+    with TableWriter(directory, name) as writer:
+        writer.append(frame)
+
+
+def read_table(directory: Path, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a table by its key in `TABLES`, or some of its columns; nulls in text columns come back as None.
 
     Raises:
-        ArtifactError: The table is missing.
+        ArtifactError: The table is missing or its bytes are not those that were written.
     """
-    path = directory / name
-    if not path.exists():
-        raise ArtifactError(f"{path} is missing; run the step that writes it first")
-    frame: pd.DataFrame = pq.read_table(path, schema=TABLES[name]).to_pandas()
-    for field in TABLES[name]:
-        if field.type == _string:
-            frame[field.name] = frame[field.name].astype(object).where(frame[field.name].notna(), None)
-    return frame
+    return pd.concat(list(iterate_table(directory, name, columns)), ignore_index=True)
+
+
+def iterate_table(directory: Path, name: str, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+    """Rows of a table in order, some thousand at a time, in constant memory; an empty table gives one empty frame.
+
+    Raises:
+        ArtifactError: The table is missing or its bytes are not those that were written.
+    """
+    schema = TABLES[name]
+    if columns is not None:
+        schema = pa.schema([schema.field(column) for column in columns])
+    for path in _parts(directory, name):
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                for number in range(max(1, file.num_row_groups)):
+                    table = file.read_row_group(number, schema.names) if file.num_row_groups else schema.empty_table()
+                    yield _frame(table.select(schema.names).cast(schema))
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise ArtifactError(f"{path} is damaged ({error}); run the step that writes it again") from error
 
 
 def count_rows(directory: Path, name: str) -> int:
@@ -177,11 +201,7 @@ def count_rows(directory: Path, name: str) -> int:
     Raises:
         ArtifactError: The table is missing.
     """
-    path = directory / name
-    if not path.exists():
-        raise ArtifactError(f"{path} is missing; run the step that writes it first")
-    parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    return sum(pq.read_metadata(part).num_rows for part in parts)
+    return sum(pq.read_metadata(part).num_rows for part in _parts(directory, name))
 
 
 def check_artifact(directory: Path, kind: str) -> None:
@@ -199,6 +219,22 @@ def check_artifact(directory: Path, kind: str) -> None:
 def is_exempt(path: Path) -> bool:
     """Whether a file may differ between two runs of the same inputs: it tells a machine's or a clock's facts."""
     return path.name in EXEMPT_NAMES or path.suffix in EXEMPT_SUFFIXES
+
+
+def _parts(directory: Path, name: str) -> list[Path]:
+    path = directory / name
+    parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not parts or not parts[0].exists():
+        raise ArtifactError(f"{path} is missing; run the step that writes it first")
+    return parts
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    for field in table.schema:
+        if field.type == pa.string():
+            frame[field.name] = frame[field.name].astype(object).where(frame[field.name].notna(), None)
+    return frame
 
 
 def _nulls(frame: pd.DataFrame, column: str) -> list[Any]:

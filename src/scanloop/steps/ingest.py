@@ -198,8 +198,7 @@ def _write_tables(output: Path, manifest: pd.DataFrame, slices: Sequence[Slice],
     write_table(output, "sources.parquet", pd.DataFrame(sources))
     write_table(output, "quarantine.parquet", pd.DataFrame(intake.refusals, columns=["uri", "reason", "detail"]))
     attributes = [(one.slice_id, *item) for one in slices for item in sorted(one.attributes.items())]
-    if attributes:
-        write_table(output, "attributes.parquet", pd.DataFrame(attributes, columns=["slice_id", "name", "value"]))
+    write_table(output, "attributes.parquet", pd.DataFrame(attributes, columns=["slice_id", "name", "value"]))
     write_table(output, "hidden_labels.parquet", pd.DataFrame(hidden, columns=["slice_id", "label"]))
 
 

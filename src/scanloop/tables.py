@@ -1,0 +1,55 @@
+"""Schemas of the tables in artifacts, by file name."""
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+_string, _int, _float = pa.string(), pa.int64(), pa.float64()
+
+TABLES: Mapping[str, pa.Schema] = {
+    "sources.parquet": pa.schema([("slice_id", _string), ("uri", _string)]),
+    "manifest": pa.schema([
+        ("slice_id", _string), ("sha256", _string), ("frame", _int), ("phash", _string), ("patient_id", _string),
+        ("study_id", _string), ("site", _string), ("group_id", _string), ("modality", _string), ("height", _int),
+        ("width", _int), ("bits", _int), ("label", _string), ("label_source", _string), ("split", _string),
+        ("shard", _string), ("offset", _int), ("length", _int),
+    ]),
+    "quarantine.parquet": pa.schema([("uri", _string), ("reason", _string), ("detail", _string)]),
+    "hidden_labels.parquet": pa.schema([("slice_id", _string), ("label", _string)]),
+    "attributes.parquet": pa.schema([("slice_id", _string), ("name", _string), ("value", _string)]),
+    "index.parquet": pa.schema([("slice_id", _string), ("shard", _string), ("row", _int)]),
+    "clusters.parquet": pa.schema([("slice_id", _string), ("cluster", _int), ("x", _float), ("y", _float)]),
+    "queue.parquet": pa.schema([
+        ("slice_id", _string), ("rank", _int), ("uncertainty", _float), ("diversity", _float), ("price", _float),
+        ("reason", _string),
+    ]),
+    "labels.parquet": pa.schema([
+        ("slice_id", _string), ("label", _string), ("readers", _int), ("agreement", _float),
+        ("adjudicated", pa.bool_()), ("as_of", _string),
+    ]),
+    "pseudo_labels.parquet": pa.schema([
+        ("slice_id", _string), ("uri", _string), ("probability", _float), ("confidence", _float), ("label", _string),
+        ("knn_label", _string), ("knn_share", _float), ("anomaly", _float), ("promoted", pa.bool_()),
+        ("reason", _string), ("wave", _int),
+    ]),
+    "out_of_fold.parquet": pa.schema([
+        ("slice_id", _string), ("group_id", _string), ("repeat", _int), ("fold", _int), ("label", _string),
+        ("logits", pa.list_(_float)),
+    ]),
+    "predictions.parquet": pa.schema([
+        ("slice_id", _string), ("uri", _string), ("split", _string), ("label", _string), ("given_label", _string),
+        ("probability", _float), ("confidence", _float), ("probabilities", pa.list_(_float)), ("promoted", pa.bool_()),
+        ("reason", _string),
+    ]),
+    "confidence.parquet": pa.schema([
+        ("slice_id", _string), ("side", _string), ("confidence", _float), ("positive", pa.bool_()),
+    ]),
+}  # fmt: skip
+"""Schema of every table, by file name. Unlabelled is a null label.
+
+`split` is "train", "validation" or "test" in the manifest; the pool is the train rows without a label. `probability` is
+that of the positive class, `probabilities` follows the classes in `catalog.json`, `label` is the predicted class, and
+`given_label` what an expert said. In predictions `split` is also "cross_validation", where the row was predicted by
+models that never saw its group, and "pool". In confidences `side` is "reference" or "pool", `positive` whether the
+predicted class is the positive one.
+"""
