@@ -47,7 +47,7 @@ def tar(path: Path, tree: dict[str, bytes] = TREE, mode: str = "w") -> Path:
 
 
 def from_folder(path: Path, **source: str) -> list[RawImage]:
-    return list(read(IngestConfig(source=FolderSource(path=str(path), **source))))
+    return [raw.loaded() for raw in read(IngestConfig(source=FolderSource(path=str(path), **source)))]
 
 
 def test_a_directory_and_a_tar_of_it_hold_the_same_images(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from scanloop.archive.decode import (
     shrink_brightness,
 )
 from scanloop.archive.duplicates import thumbnail
-from scanloop.archive.readers.record import Frame, RawImage
+from scanloop.archive.readers.record import Frame, Later, RawImage
 from scanloop.archive.shards import Location, ShardWriter
 from scanloop.archive.splits import SPLITS
 from scanloop.config import IngestConfig
@@ -118,6 +118,8 @@ class Intake:
 
     def add(self, raw: RawImage) -> None:
         """Take an image in, count it as a copy, or put it into quarantine; nothing that it holds can stop the run."""
+        raw = raw.loaded()
+        assert not isinstance(raw.payload, Later)
         self.uris += 1
         self.bytes_in += len(raw.payload) if isinstance(raw.payload, bytes) else raw.payload.nbytes
         sha256 = payload_digest(raw.payload)
@@ -153,6 +155,7 @@ class Intake:
         return list(self.slices.values())
 
     def _new_slice(self, raw: RawImage, sha256: str, slice_id: str) -> Slice:
+        assert not isinstance(raw.payload, Later)
         height, width, bits, stored = self._decode(raw.payload)
         location = self._shards.add(slice_id, encode_png(stored))
         self._keep_thumbnail(thumbnail(stored))

@@ -3,9 +3,11 @@
 import os
 import posixpath
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from scanloop.archive.readers.record import Later
 from scanloop.errors import ArchiveError, ImageError
 from scanloop.walk import files_below
 
@@ -14,13 +16,17 @@ MAX_FILE_BYTES = 1 << 30
 
 
 class SourceFile(NamedTuple):
-    """Where a file's bytes lie: its path below the root, and a part of a file on disk, or why there is none."""
+    """Where a file's bytes lie: its path below the root, and a part of a file on disk, or why there is none.
+
+    `version` changes when the file does: its time of change and its size; of a tar's member, those of the tar.
+    """
 
     inside: str
     path: Path
     offset: int = 0
     size: int = 0
     fault: str | None = None
+    version: str | None = None
 
 
 def list_files(root: Path) -> list[SourceFile]:
@@ -34,18 +40,27 @@ def list_files(root: Path) -> list[SourceFile]:
     return _list_tar(root) if root.is_file() else _list_directory(root)
 
 
-def read_bytes(file: SourceFile) -> tuple[bytes, ImageError | None]:
-    """Bytes of a file, or none and the reason."""
+def later(file: SourceFile) -> Later:
+    """The file, to be read when it is asked for."""
+    return Later(file.size, partial(read_bytes, file))
+
+
+def read_bytes(file: SourceFile) -> bytes:
+    """Bytes of a file.
+
+    Raises:
+        ImageError: It is no regular file, too large, or cannot be read.
+    """
     if file.fault is not None:
-        return b"", ImageError("unreadable", file.fault)
+        raise ImageError("unreadable", file.fault)
     if file.size > MAX_FILE_BYTES:
-        return b"", ImageError("too_large", f"{file.size} bytes; at most {MAX_FILE_BYTES} are read")
+        raise ImageError("too_large", f"{file.size} bytes; at most {MAX_FILE_BYTES} are read")
     try:
         with file.path.open("rb") as stream:
             stream.seek(file.offset)
-            return stream.read(file.size), None
+            return stream.read(file.size)
     except OSError as error:
-        return b"", ImageError("unreadable", f"{type(error).__name__}: {error.strerror}")
+        raise ImageError("unreadable", f"{type(error).__name__}: {error.strerror}") from error
 
 
 def _list_directory(root: Path) -> list[SourceFile]:
@@ -55,7 +70,8 @@ def _list_directory(root: Path) -> list[SourceFile]:
         for path in files_below(root):
             inside = _text(path.relative_to(root).as_posix())
             if path.is_file():
-                files.append(SourceFile(inside, path, 0, path.stat().st_size))
+                status = path.stat()
+                files.append(SourceFile(inside, path, 0, status.st_size, None, _version(status)))
             else:
                 files.append(SourceFile(inside, path, fault="not a regular file, or a link to nothing"))
     except OSError as error:
@@ -68,12 +84,15 @@ def _list_tar(path: Path) -> list[SourceFile]:
     files: dict[str, SourceFile] = {}
     links: dict[str, str] = {}
     try:
+        version = _version(path.stat())
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header in memory
                 inside = _clean(member.name)
                 if member.isreg() and not member.issparse():
-                    files[inside] = SourceFile(inside, path, member.offset_data, member.size)
+                    files[inside] = SourceFile(
+                        inside, path, member.offset_data, member.size, None, f"{version}:{member.offset_data}"
+                    )
                 elif member.islnk() or member.issym():
                     base = posixpath.dirname(member.name) if member.issym() else ""
                     links[inside] = _clean(posixpath.join(base, member.linkname))
@@ -87,6 +106,10 @@ def _list_tar(path: Path) -> list[SourceFile]:
         missing = SourceFile(inside, path, fault=f"a link to {target}, which is not in the tar")
         files[inside] = files.get(target, missing)._replace(inside=inside)
     return sorted(files.values())
+
+
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns}:{status.st_size}"
 
 
 def _clean(name: str) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from scanloop.archive.readers.files import SourceFile, list_files, read_bytes
+from scanloop.archive.readers.files import SourceFile, later, list_files
 from scanloop.archive.readers.record import RawImage
 from scanloop.errors import ArchiveError
 from scanloop.sources import FolderSource
@@ -32,13 +32,12 @@ def read_folder(source: FolderSource) -> Iterator[RawImage]:
     patient = re.compile(source.patient_pattern) if source.patient_pattern else None
     for file, place in images:
         found = patient.search(file.inside) if patient else None
-        payload, fault = read_bytes(file)
         yield RawImage(
             uri=f"{root.absolute().name}/{file.inside}",
-            payload=payload,
+            payload=later(file),
             label=place or None,
             patient_id=found[1] if found else None,
-            fault=fault,
+            version=file.version,
         )
 
 

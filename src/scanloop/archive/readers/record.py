@@ -1,7 +1,7 @@
 """What a reader yields: one image as the source holds it, with what the source says of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +27,26 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Later:
+    """A file that is listed but not read: its bytes come when they are asked for.
+
+    Attributes:
+        nbytes: Its size, as listed.
+        load: Reads it. Raises ImageError where it cannot be read.
+    """
+
+    nbytes: int
+    load: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
 class RawImage:
     """One image of a source, not yet decoded.
 
     Attributes:
         uri: Where it stands; unique in its source.
-        payload: The file's bytes; the uint8 array, (h, w) or (h, w, 3), of a source of arrays; or a frame of a file.
+        payload: The file's bytes, at hand or to be read; the uint8 array, (h, w) or (h, w, 3), of a source of arrays;
+            or a frame of a file.
         frame: Index of the picture within the payload.
         label: Class that an expert gave; None where unlabelled.
         hidden_label: Class that the source knows and the loop may buy; None where there is none to buy.
@@ -43,10 +57,12 @@ class RawImage:
         attributes: Further facts by name, as text: study_date, sex, age_years, body_part, view.
         split: "train", "validation" or "test" where the source decides, else None.
         fault: Why the reader could not read it; such an image goes to quarantine.
+        version: What changes when the file does, known without reading it: size and time of change, or an ETag. None
+            where the source tells no such thing.
     """
 
     uri: str
-    payload: bytes | Image | Frame
+    payload: bytes | Image | Frame | Later
     frame: int = 0
     label: str | None = None
     hidden_label: str | None = None
@@ -57,3 +73,13 @@ class RawImage:
     attributes: Mapping[str, str] = field(default_factory=dict)
     split: str | None = None
     fault: ImageError | None = None
+    version: str | None = None
+
+    def loaded(self) -> "RawImage":
+        """The same image with its bytes at hand, or with the fault for which they are not."""
+        if not isinstance(self.payload, Later):
+            return self
+        try:
+            return replace(self, payload=self.payload.load())
+        except ImageError as error:
+            return replace(self, payload=b"", fault=error.with_traceback(None))
