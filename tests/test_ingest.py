@@ -63,7 +63,7 @@ def test_the_brain_archive_comes_in_whole(data_dir: Path, tmp_path: Path) -> Non
     assert (summary.uris, summary.slices, summary.exact_copies, summary.labelled) == (1506, 1410, 96, 99)
     facts = read_json(catalog / "catalog.json")
     assert (facts["labelled_with_copies_in_pool"], facts["quarantined"], facts["name"]) == (31, {}, "brain_mri_oc")
-    assert (facts["largest_group"], facts["near_duplicate_groups"]) == (4, 69)
+    assert (facts["largest_group"], facts["near_duplicate_groups"]) == (4, 68)
 
     manifest, sources = read_table(catalog, "manifest"), read_table(catalog, "sources.parquet")
     with tarfile.open(path) as tar:
@@ -85,7 +85,8 @@ def test_the_brain_archive_comes_in_whole(data_dir: Path, tmp_path: Path) -> Non
             whole = decode(payload, min_side_px=8, max_pixels=10**6)
             assert stored.shape[:2] == (256, 256)
             blocks = whole.reshape(256, 2, 256, 2, *whole.shape[2:]).mean(axis=(1, 3))
-            assert np.abs(stored - blocks).max() <= 1  # Pillow rounds after each axis
+            assert np.abs(stored - blocks).max() <= 6  # the codec leaves out frequencies instead of averaging pixels
+            assert np.abs(stored - blocks).mean() <= 0.5
 
     held_out = manifest[manifest["split"] == "test"]
     assert 18 <= held_out["label"].notna().sum() <= 26

@@ -12,6 +12,7 @@ class IngestConfig(Section):
     """What comes in, and how it is split."""
 
     source: Annotated[FolderSource | NpzSource | DicomSource | SyntheticSource, Field(discriminator="kind")]
+    base: str | None = Field(None, description="Catalog of an earlier ingest of this archive; only news are read")
     positive_class: str | None = Field(None, description="Whose probability the tables list; the last class by default")
     short_side_px: int = Field(256, ge=16, le=1024, description="Images are shrunk to this, never enlarged")
     min_side_px: int = Field(8, ge=1, description="Smaller images are quarantined")

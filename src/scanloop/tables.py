@@ -7,7 +7,7 @@ import pyarrow as pa
 _string, _int, _float = pa.string(), pa.int64(), pa.float64()
 
 TABLES: Mapping[str, pa.Schema] = {
-    "sources.parquet": pa.schema([("slice_id", _string), ("uri", _string)]),
+    "sources.parquet": pa.schema([("slice_id", _string), ("uri", _string), ("given_label", _string), ("bytes", _int)]),
     "manifest": pa.schema([
         ("slice_id", _string), ("sha256", _string), ("frame", _int), ("phash", _string), ("patient_id", _string),
         ("study_id", _string), ("site", _string), ("group_id", _string), ("modality", _string), ("height", _int),
@@ -17,6 +17,7 @@ TABLES: Mapping[str, pa.Schema] = {
     "quarantine.parquet": pa.schema([("uri", _string), ("reason", _string), ("detail", _string)]),
     "hidden_labels.parquet": pa.schema([("slice_id", _string), ("label", _string)]),
     "attributes.parquet": pa.schema([("slice_id", _string), ("name", _string), ("value", _string)]),
+    "seen.parquet": pa.schema([("file", _string), ("version", _string)]),
     "index.parquet": pa.schema([("slice_id", _string), ("shard", _string), ("row", _int)]),
     "clusters.parquet": pa.schema([("slice_id", _string), ("cluster", _int), ("x", _float), ("y", _float)]),
     "queue.parquet": pa.schema([
@@ -45,7 +46,8 @@ TABLES: Mapping[str, pa.Schema] = {
         ("slice_id", _string), ("side", _string), ("confidence", _float), ("positive", pa.bool_()),
     ]),
 }  # fmt: skip
-"""Schema of every table, by file name. Unlabelled is a null label.
+"""Schema of every table, by file name. Unlabelled is a null label; `phash` of a blank slice is null; `bytes` of a
+source are those read for it.
 
 `split` is "train", "validation" or "test" in the manifest; the pool is the train rows without a label. `probability` is
 that of the positive class, `probabilities` follows the classes in `catalog.json`, `label` is the predicted class, and

@@ -1,48 +1,41 @@
 """Groups and splits: images that belong together stay on one side, and what is held out has no copy in the pool."""
 
 import hashlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from scanloop.errors import LeakageError
-from scanloop.types import Groups
+from scanloop.types import Groups, Labels
 
 SPLITS = ("train", "validation", "test")
 """Splits from the least to the most held out."""
 
+LISTED = ("groups", "patients")
+"""What is listed by split beside the manifest, one a line: `train_groups.txt`, `test_patients.txt` and so on."""
 
-def group_ids(slice_ids: Sequence[str], links: Iterable[tuple[int, int]]) -> Groups:
+
+def group_ids(slice_ids: npt.NDArray[np.uint64], links: Labels) -> npt.NDArray[np.uint64]:
     """Group of each slice: slices that a chain of links joins share one.
 
     Args:
-        slice_ids: Ids of n slices.
-        links: Pairs of rows that belong together: near-duplicates, or slices of one patient.
+        slice_ids: uint64 (n,), the first 64 bits of each slice's id.
+        links: int64 (m, 2), rows that belong together: near-duplicates, or slices of one patient.
 
     Returns:
-        object (n,): the first 16 characters of the least slice id in the group, so that a group keeps its name
-        whatever the order of the rows.
+        uint64 (n,), the least of the ids in the group, so that a group keeps its name whatever the order of the rows.
     """
-    parents = np.arange(len(slice_ids))
-
-    def root(row: int) -> int:
-        while parents[row] != row:
-            parents[row] = parents[parents[row]]
-            row = int(parents[row])
-        return row
-
-    for left, right in links:
-        parents[root(left)] = root(right)
-    roots = np.array([root(row) for row in range(len(slice_ids))], dtype=np.int64)
-    least = pd.Series(list(slice_ids), dtype=object).groupby(roots).transform("min")
-    return least.str[:16].to_numpy(dtype=object)
-
-
-def shared_key_links(keys: Sequence[Iterable[Hashable]]) -> list[tuple[int, int]]:
-    """Links between rows that share a key, such as a patient; a row may have none or several."""
-    first: dict[Hashable, int] = {}
-    return [(first[key], row) for row, own in enumerate(keys) for key in own if first.setdefault(key, row) != row]
+    ones = np.ones(len(links), bool)
+    graph = coo_array((ones, (links[:, 0], links[:, 1])), shape=(len(slice_ids), len(slice_ids)))
+    count, component = connected_components(graph, directed=False)
+    least = np.full(count, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(least, component, slice_ids)
+    groups: npt.NDArray[np.uint64] = least[component]
+    return groups
 
 
 def split_by_group(
@@ -73,17 +66,20 @@ def split_by_group(
     Returns:
         object (n,): "train", "validation" or "test".
     """
-    frame = pd.DataFrame({"group": groups, "label": list(labels), "given": list(given)}, dtype=object)
-    rank = frame["given"].map({name: rank for rank, name in enumerate(SPLITS)}).astype(float)
-    most_held_out = rank.groupby(frame["group"]).max().dropna()
-    split = {group: SPLITS[int(value)] for group, value in most_held_out.items()}
-    votes = frame[frame["label"].notna() & ~frame["group"].isin(split)].groupby(["group", "label"]).size()
-    classes = votes.reset_index(name="votes").sort_values(["group", "votes", "label"], ascending=[True, False, True])
-    for _, members in classes.drop_duplicates("group").groupby("label"):
-        drawn = sorted(members["group"], key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+    codes, names = pd.factorize(np.asarray(groups))
+    ranks = pd.Series(list(given), dtype=object).map({name: rank for rank, name in enumerate(SPLITS)})
+    split = np.full(len(names), -1, np.int8)
+    np.maximum.at(split, codes, ranks.fillna(-1).to_numpy(np.int8))
+    label_of = pd.Series(list(labels), dtype=object)
+    voting = np.flatnonzero(label_of.notna().to_numpy() & (split[codes] < 0))
+    votes = pd.DataFrame({"code": codes[voting], "label": label_of.iloc[voting].to_numpy()}).value_counts()
+    classes = votes.reset_index(name="votes").sort_values(["code", "votes", "label"], ascending=[True, False, True])
+    for _, members in classes.drop_duplicates("code").groupby("label"):
+        drawn = sorted(members["code"], key=lambda code: hashlib.sha256(f"{seed}:{names[code]}".encode()).digest())
         test, validation = _sizes(len(drawn), test_share, validation_share)
-        split |= dict.fromkeys(drawn[:test], "test") | dict.fromkeys(drawn[test : test + validation], "validation")
-    return frame["group"].map(split).fillna("train").to_numpy(dtype=object)
+        split[drawn[:test]], split[drawn[test : test + validation]] = SPLITS.index("test"), SPLITS.index("validation")
+    chosen: Groups = np.array(SPLITS, dtype=object)[np.maximum(split, 0)[codes]]
+    return chosen
 
 
 def assert_no_leakage(manifest: pd.DataFrame) -> None:
