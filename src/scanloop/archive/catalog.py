@@ -69,7 +69,7 @@ def drop_unusable(journal: Journal, catalog: Path) -> None:
         if digest is not None:
             journal.change("INSERT INTO shards VALUES (?, ?)", (shard, digest))
         places = [(one.offset, one.length, bytes.fromhex(name)) for name, one in locations.items()]
-        journal.change("UPDATE slices SET offset = ?, length = ? WHERE slice_id = ?", *places)
+        journal.change_each("UPDATE slices SET offset = ?, length = ? WHERE slice_id = ?", places)
         journal.change("DELETE FROM rewrites WHERE shard = ?", (shard,))
         journal.commit()
 
@@ -104,7 +104,7 @@ def group_and_split(journal: Journal, config: IngestConfig, catalog: Path, thumb
         part = slice(start, start + _FRAME_ROWS)
         chosen = [codes[name] for name in splits[part]]
         values = zip(groups[part].view(np.int64).tolist(), chosen, rows[part].tolist(), strict=True)
-        journal.change("UPDATE slices SET group_id = ?, split = ? WHERE row = ?", *values)
+        journal.change_each("UPDATE slices SET group_id = ?, split = ? WHERE row = ?", values)
     journal.commit()
     return int((sizes > 1).sum())
 

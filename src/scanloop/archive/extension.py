@@ -50,10 +50,10 @@ def take_over(journal: Journal, base: Path, output: Path, config: IngestConfig) 
         row += len(frame)
     for frame in iterate_table(base, "hidden_labels.parquet"):
         hidden = zip(frame["label"], map(bytes.fromhex, frame["slice_id"]), strict=True)
-        journal.change("UPDATE slices SET hidden_label = ? WHERE slice_id = ?", *hidden)
+        journal.change_each("UPDATE slices SET hidden_label = ? WHERE slice_id = ?", hidden)
     for frame in iterate_table(base, "attributes.parquet"):
         rows = zip(map(bytes.fromhex, frame["slice_id"]), frame["name"], frame["value"], strict=True)
-        journal.change("INSERT INTO attributes SELECT row, ?2, ?3 FROM slices WHERE slice_id = ?1", *rows)
+        journal.change_each("INSERT INTO attributes SELECT row, ?2, ?3 FROM slices WHERE slice_id = ?1", rows)
     _take_files(journal, base)
     for shard, digest in facts["shards"].items():
         journal.change("INSERT INTO shards VALUES (?, ?)", (shard, digest))
@@ -75,14 +75,16 @@ def _take_slices(journal: Journal, frame: pd.DataFrame, first: int) -> None:
         "INSERT INTO slices (row, slice_id, sha256, phash, held_out, frame, height, width, bits, shard, offset, "
         "length, patient_id, study_id, site, modality) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
     )
-    journal.change(sql, *values)
+    journal.change_each(sql, values)
 
 
 def _take_files(journal: Journal, base: Path) -> None:
     """Images and their files; a frame's file is its uri without the number."""
     for frame in iterate_table(base, "seen.parquet"):
         rows = zip(frame["file"], frame["version"], strict=True)
-        journal.change("INSERT INTO files (file, version, is_new, is_whole, is_there) VALUES (?, ?, 0, 1, 0)", *rows)
+        journal.change_each(
+            "INSERT INTO files (file, version, is_new, is_whole, is_there) VALUES (?, ?, 0, 1, 0)", rows
+        )
     number_of = "SELECT number FROM files WHERE file = ?"
     for frame in iterate_table(base, "sources.parquet"):
         for slice_id, uri, label, nbytes in frame.itertuples(index=False, name=None):

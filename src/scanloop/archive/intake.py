@@ -184,7 +184,7 @@ class Intake:
             hashes = perceptual_hashes(thumbnails).view(np.int64).tolist()
             first, blank = self._journal.rows - len(hashes), is_blank(thumbnails)
             rows = [(None if blank[row] else value, first + row) for row, value in enumerate(hashes)]
-            self._journal.change("UPDATE slices SET phash = ? WHERE row = ?", *rows)
+            self._journal.change_each("UPDATE slices SET phash = ? WHERE row = ?", rows)
             self._thumbnails.append(thumbnails)
             self._unhashed = []
         self._journal.commit()

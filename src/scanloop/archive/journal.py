@@ -124,9 +124,13 @@ class Journal:
         found = self._database.execute(sql, tuple(values)).fetchone()
         return None if found is None else found[0]
 
-    def change(self, sql: str, *rows: tuple[Any, ...]) -> None:
-        """Carry out a statement, once for each row of values."""
-        self._database.executemany(sql, rows or [()])
+    def change(self, sql: str, values: Iterable[Any] = ()) -> None:
+        """Carry out a statement."""
+        self._database.execute(sql, tuple(values))
+
+    def change_each(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Carry out a statement for each row of values."""
+        self._database.executemany(sql, rows)
 
     def array(self, sql: str, dtype: npt.DTypeLike, missing: int = 0) -> npt.NDArray[Any]:
         """One column of numbers, without a Python object a row; nulls become `missing`."""

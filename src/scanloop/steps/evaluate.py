@@ -186,7 +186,7 @@ def _archive(catalog: Path, manifest: pd.DataFrame, labels: Path, pseudo_labels:
     bought = read_table(labels, "labels.parquet").dropna(subset="label")
     known = dict(zip(bought["slice_id"], bought["label"], strict=True))
     pseudo = read_table(pseudo_labels, "pseudo_labels.parquet")
-    return Archive(read_table(catalog, "sources.parquet"), manifest, known, pseudo)
+    return Archive(read_table(catalog, "sources.parquet", ["slice_id", "uri"]), manifest, known, pseudo)
 
 
 def _curves(measurement: Measurement, metrics: Mapping[str, Any], model: Bundle) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def pseudo_label(
     frame = frame.assign(promoted=promoted, reason=reasons, wave=config.wave)
     rest = _other_frame(manifest, known, tuned, vectors, classes, facts["positive_class"])
     everything = pd.concat([frame, rest], ignore_index=True)
-    table = read_table(catalog, "sources.parquet").merge(everything, on="slice_id", how="inner")
+    table = read_table(catalog, "sources.parquet", ["slice_id", "uri"]).merge(everything, on="slice_id", how="inner")
     write_table(output, "pseudo_labels.parquet", table)
     candidates = int(proposal.accepted.sum())
     write_json(output / "certificate.json", {
