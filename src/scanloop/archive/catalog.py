@@ -32,8 +32,8 @@ FROM slices ORDER BY row
 """
 _OTHERS = {
     "sources.parquet": """
-        SELECT lower(hex(slices.slice_id)) AS slice_id, uri, images.label AS given_label, bytes FROM images JOIN slices USING (row)
-        ORDER BY images.row, number""",
+        SELECT lower(hex(slices.slice_id)) AS slice_id, uri, images.label AS given_label, bytes
+        FROM images JOIN slices USING (row) ORDER BY images.row, number""",
     "quarantine.parquet": "SELECT uri, reason, detail FROM images WHERE row IS NULL ORDER BY uri",
     "hidden_labels.parquet": """
         SELECT lower(hex(slice_id)) AS slice_id, hidden_label AS label FROM slices
