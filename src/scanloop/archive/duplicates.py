@@ -44,7 +44,8 @@ def perceptual_hashes(thumbnails: Image) -> Hashes:
         uint64 (n,), the first coefficient in the highest bit.
     """
     basis = _cosine_basis()
-    low = (basis @ thumbnails.astype(np.float64) @ basis.T).reshape(len(thumbnails), 64)
+    parts = [(basis @ block.astype(np.float64) @ basis.T).reshape(-1, 64) for block in _blocks(thumbnails)]
+    low = np.concatenate([np.empty((0, 64)), *parts])
     # Rounded, so that the order in which a machine sums cannot turn a bit of a coefficient that is zero.
     bits = np.round(low, 6) > np.round(np.median(low, axis=1, keepdims=True), 6)
     return np.packbits(bits, axis=1).view(">u8").reshape(-1).astype(np.uint64)
@@ -52,7 +53,8 @@ def perceptual_hashes(thumbnails: Image) -> Hashes:
 
 def is_blank(thumbnails: Image) -> npt.NDArray[np.bool_]:
     """Whether a thumbnail, uint8 (n, 32, 32), shows next to nothing: bool (n,)."""
-    blank: npt.NDArray[np.bool_] = thumbnails.std(axis=(1, 2), dtype=np.float64) < FLAT_STD
+    spreads = [block.std(axis=(1, 2), dtype=np.float64) for block in _blocks(thumbnails)]
+    blank: npt.NDArray[np.bool_] = np.concatenate([np.empty(0), *spreads]) < FLAT_STD
     return blank
 
 

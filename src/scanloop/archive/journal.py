@@ -159,8 +159,10 @@ class Journal:
         number: int | None = self.one("SELECT number FROM files WHERE file = ?", (file,))
         if number is not None:
             self.change("DELETE FROM images WHERE file = ?", (number,))
-        self.change("INSERT OR REPLACE INTO files VALUES (?, ?, ?, 1, 0, 1)", (number, file, _stamp(version)))
-        return int(self.one("SELECT number FROM files WHERE file = ?", (file,)) if number is None else number)
+        sql = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, 1, 0, 1)"
+        added = self._database.execute(sql, (number, file, _stamp(version))).lastrowid
+        assert added is not None
+        return added
 
     def end_file(self, number: int) -> None:
         """All images of a file are in."""
