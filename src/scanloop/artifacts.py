@@ -18,7 +18,11 @@ from scanloop.errors import ArtifactError
 SCHEMA_VERSION = 1
 
 KINDS: Mapping[str, tuple[str, ...]] = {
-    "catalog": ("sources.parquet", "manifest", "shards", "quarantine.parquet", "hidden_labels.parquet", "catalog.json"),
+    "catalog": (
+        "sources.parquet", "manifest", "shards", "quarantine.parquet", "hidden_labels.parquet", "catalog.json",
+        "train_groups.txt", "validation_groups.txt", "test_groups.txt",
+        "train_patients.txt", "validation_patients.txt", "test_patients.txt",
+    ),
     "validation": ("validation.json", "data_docs"),
     "encoder": ("encoder.safetensors", "encoder.json", "loss.csv"),
     "embeddings": ("index.parquet", "embeddings.json"),
@@ -28,7 +32,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "pseudo_labels": ("pseudo_labels.parquet", "certificate.json"),
     "bundle": (
         "model.safetensors", "model.onnx", "calibration.json", "classes.json", "preprocess.json", "reference.npz",
-        "MODEL_CARD.md", "bundle.json", "out_of_fold.parquet",
+        "MODEL_CARD.md", "bundle.json", "out_of_fold.parquet", "learnt.parquet",
     ),
     "evaluation": ("metrics.json", "predictions.parquet", "confidence.parquet", "curves.json"),
     "promotion": ("promotion.json",),
@@ -79,6 +83,7 @@ TABLES: Mapping[str, pa.Schema] = {
         ("slice_id", _string), ("group_id", _string), ("repeat", _int), ("fold", _int), ("label", _string),
         ("logits", pa.list_(_float)),
     ]),
+    "learnt.parquet": pa.schema([("slice_id", _string), ("group_id", _string), ("source", _string)]),
     "predictions.parquet": pa.schema([
         ("slice_id", _string), ("uri", _string), ("split", _string), ("label", _string), ("given_label", _string),
         ("probability", _float), ("confidence", _float), ("probabilities", pa.list_(_float)), ("promoted", pa.bool_()),
@@ -94,7 +99,7 @@ TABLES: Mapping[str, pa.Schema] = {
 that of the positive class, `probabilities` follows the classes in `catalog.json`, `label` is the predicted class, and
 `given_label` what an expert said. In predictions `split` is also "cross_validation", where the row was predicted by
 models that never saw its group, and "pool". In confidences `side` is "reference" or "pool", `positive` whether the
-predicted class is the positive one.
+predicted class is the positive one. In `learnt.parquet` `source` is "labelled" or "pseudo_labelled".
 """
 
 

@@ -18,7 +18,7 @@ from scanloop.archive.duplicates import THUMBNAIL_PX, near_duplicate_pairs, perc
 from scanloop.archive.intake import Intake, Slice
 from scanloop.archive.readers import read
 from scanloop.archive.shards import FOLDER, ShardWriter
-from scanloop.archive.splits import SPLITS, assert_no_leakage, group_ids, shared_key_links, split_by_group
+from scanloop.archive.splits import SPLITS, group_ids, shared_key_links, split_by_group, write_split_lists
 from scanloop.artifacts import write_json, write_table
 from scanloop.build import scratch, step
 from scanloop.config import IngestConfig
@@ -111,7 +111,7 @@ def ingest(config: IngestConfig, *, output: Path) -> IngestSummary:
     shape = (-1, THUMBNAIL_PX, THUMBNAIL_PX)
     thumbnails = np.memmap(thumbnails_file, np.uint8, "r").reshape(shape)
     manifest, pairs = _manifest(config, slices, thumbnails)
-    assert_no_leakage(manifest)
+    write_split_lists(output, manifest)
     _write_tables(output, manifest, slices, intake)
     facts = _facts(config, manifest, slices, intake) | {
         "classes": classes,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from scanloop.archive.splits import assert_learnt_from_train, proven_manifest
 from scanloop.artifacts import read_json, read_table, write_json, write_table
 from scanloop.build import step
 from scanloop.calibration.scaling import probabilities_of
@@ -51,14 +52,15 @@ def pseudo_label(
 
     Raises:
         TooFewLabelsError: A class has fewer than three labelled groups.
-        LeakageError: A group crosses the splits.
+        LeakageError: A group crosses the splits, or the manifest and the lists of groups disagree.
     """
-    manifest, vectors = read_table(catalog, "manifest"), read_embeddings(embeddings)
+    manifest, vectors = proven_manifest(catalog), read_embeddings(embeddings)
     facts = read_json(catalog / "catalog.json")
     classes = facts["classes"]
     known = known_rows(manifest, read_table(labels, "labels.parquet"), classes, vectors, "train")
     require_classes(known, classes, LEAST_GROUPS_TRIED)
     pool = pool_rows(manifest, known, vectors)
+    assert_learnt_from_train(manifest, [*known.slice_ids, *pool.slice_ids], "pseudo_label")
     tuned = tune_head(known, len(classes), config.cross_validation.folds, config.seed)
     proposal = propose(tuned, known, pool, len(classes), config)
     verdict = _try(known, pool, known_rows(manifest, None, classes, vectors, "validation"), len(classes), config)

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scanloop.archive.shards import iterate_shards
+from scanloop.archive.splits import assert_learnt_from_train, proven_manifest
 from scanloop.artifacts import read_json, read_table, write_table
 from scanloop.build import step
 from scanloop.bundle.facts import BundleFacts, Calibration
@@ -72,21 +73,23 @@ def retrain(
 
     Raises:
         TooFewLabelsError: A class has fewer than three labelled groups.
-        LeakageError: A group crosses the splits.
+        LeakageError: A group crosses the splits, or a slice to learn from is held out.
     """
     net, preprocess = read_encoder(encoder)
-    manifest, vectors = read_table(catalog, "manifest"), read_embeddings(embeddings)
+    manifest, vectors = proven_manifest(catalog), read_embeddings(embeddings)
     facts = read_json(catalog / "catalog.json")
     bought = read_table(labels, "labels.parquet")
     known = known_rows(manifest, bought, facts["classes"], vectors, "train")
     require_classes(known, facts["classes"], LEAST_GROUPS_TRIED)
     pool, promoted, rule = _promoted(pseudo_labels, manifest, vectors, facts["classes"], config)
+    assert_learnt_from_train(manifest, [*known.slice_ids, *pool.slice_ids], "retrain")
     loader = _Loader(catalog, manifest, net, preprocess)
     maps = [loader.maps(ids) if config.finetune_epochs else torch.empty(0) for ids in (known.slice_ids, pool.slice_ids)]
     material = Material(known, maps[0], pool, maps[1], promoted, rule, len(facts["classes"]))
     trained = train(net, material, config)
     metrics = _metrics(known, trained, config)
     write_table(output, "out_of_fold.parquet", _out_of_fold_frame(known, trained, facts["classes"]))
+    write_table(output, "learnt.parquet", _learnt_frame(material))
     reference = loader.images(known.slice_ids[:: max(1, len(known.slice_ids) // REFERENCE_SLICES)][:REFERENCE_SLICES])
     write_bundle(output, trained.model, _facts(trained, material, facts, preprocess, tuple(reference), metrics, config))
     f1 = metrics["macro_f1"]
@@ -172,6 +175,16 @@ def _out_of_fold_frame(known: Known, trained: Trained, classes: list[str]) -> pd
         for repeat, logits in enumerate(trained.out_of_fold)
     ]
     return pd.concat(frames, ignore_index=True)
+
+
+def _learnt_frame(material: Material) -> pd.DataFrame:
+    """Every slice that the model learnt from: `promote` holds them against the hold-out."""
+    known, rows = material.known, material.promoted.rows
+    return pd.DataFrame({
+        "slice_id": [*known.slice_ids, *material.pool.slice_ids[rows]],
+        "group_id": [*known.groups, *material.pool.groups[rows]],
+        "source": ["labelled"] * len(known.slice_ids) + ["pseudo_labelled"] * len(rows),
+    })  # fmt: skip
 
 
 def _facts(
