@@ -123,7 +123,7 @@ def new_run(folder: Path, test: bool, promoted: bool = True, learnt: int = 2) ->
         facts = BundleFacts(
             "mean brightness", "none", CLASSES, "cancer", Preprocess(32, 16), Calibration(1.0, "none", 30, 15),
             tuple(draw_slices(3)[0]), "d" * 64,
-            {"labelled": {"cancer": len(known), "normal": 0}, "pseudo_labelled": {"cancer": pseudo_labelled, "normal": 0}},
+            {"labelled": {"cancer": len(known)}, "pseudo_labelled": {"cancer": pseudo_labelled}},
             {}, 8, 10**6,
         )  # fmt: skip
         write_bundle(folder / name, Brightness(bias), facts)

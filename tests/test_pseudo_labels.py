@@ -184,7 +184,7 @@ def test_the_table_has_one_row_for_every_uri_and_promotes_pool_images_only(chain
 
 def test_a_gate_that_refuses_promotes_nothing_and_says_why(chain: Chain, tmp_path: Path) -> None:
     strict = LENIENT.model_copy(update={"min_f1": 1.0})
-    inputs = chain.inputs("catalog", "embeddings", "labels")
+    inputs = chain.inputs("catalog", "embeddings", "triage", "labels")
     summary = pseudo_label(strict, **inputs, output=tmp_path / "pseudo_labels")
     assert (summary.promoted, summary.gate_passed) == (0, False)
     assert summary.candidates == chain.summary("pseudo_labels").candidates
@@ -206,7 +206,9 @@ def test_two_groups_of_a_class_are_too_few_to_be_tried_and_the_error_names_the_c
     known = new_known(n=8, d=256)
     monkeypatch.setattr(module, "known_rows", lambda *_: known)
     with pytest.raises(TooFewLabelsError, match=r"class 'lesion' has 2 labelled.*label at least 3"):
-        pseudo_label(RULE, **chain.inputs("catalog", "embeddings", "labels"), output=tmp_path / "pseudo_labels")
+        pseudo_label(
+            RULE, **chain.inputs("catalog", "embeddings", "triage", "labels"), output=tmp_path / "pseudo_labels"
+        )
 
 
 def test_the_seed_of_the_cross_validation_cuts_the_folds() -> None:

@@ -26,7 +26,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "validation": ("validation.json", "data_docs"),
     "encoder": ("encoder.safetensors", "encoder.json", "loss.csv"),
     "embeddings": ("index.parquet", "embeddings.json"),
-    "triage": ("pca.npz", "clusters.parquet", "triage.json"),
+    "triage": ("pca.npz", "clusters.parquet", "pushed_out.parquet", "triage.json", "neighbours.json", "neighbours"),
     "queue": ("queue.parquet", "queue.json"),
     "labels": ("labels.parquet", "labels.json"),
     "pseudo_labels": ("pseudo_labels.parquet", "certificate.json"),
@@ -66,6 +66,9 @@ TABLES: Mapping[str, pa.Schema] = {
     "attributes.parquet": pa.schema([("slice_id", _string), ("name", _string), ("value", _string)]),
     "index.parquet": pa.schema([("slice_id", _string), ("shard", _string), ("row", _int)]),
     "clusters.parquet": pa.schema([("slice_id", _string), ("cluster", _int), ("x", _float), ("y", _float)]),
+    "pushed_out.parquet": pa.schema([
+        ("slice_id", _string), ("near", _string), ("cosine", _float), ("reason", _string),
+    ]),
     "queue.parquet": pa.schema([
         ("slice_id", _string), ("rank", _int), ("uncertainty", _float), ("diversity", _float), ("price", _float),
         ("reason", _string),

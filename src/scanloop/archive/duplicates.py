@@ -66,17 +66,27 @@ def near_duplicate_pairs(
         int64 (pairs, 2), rows i < j, sorted, each pair once.
     """
     telling = np.flatnonzero(_spread(thumbnails) >= FLAT_STD)
-    found = [np.empty((0, 2), np.int64)]
-    for pairs in _candidates(hashes[telling], max_bits):
-        rows = np.sort(telling[pairs], axis=1)
-        near = np.bitwise_count(hashes[rows[:, 0]] ^ hashes[rows[:, 1]]) <= max_bits
-        found.append(np.unique(rows[near], axis=0))
-    pairs = np.unique(np.concatenate(found), axis=0)
+    pairs = telling[hash_pairs(hashes[telling], max_bits)]
     correlated = [
         correlations(thumbnails[block[:, 0]], thumbnails[block[:, 1]]) >= min_correlation for block in _blocks(pairs)
     ]
     kept: npt.NDArray[np.int64] = pairs[np.concatenate([np.empty(0, bool), *correlated])]
     return kept
+
+
+def hash_pairs(hashes: Hashes, max_bits: int) -> npt.NDArray[np.int64]:
+    """Pairs of hashes that differ in few bits, int64 (pairs, 2), rows i < j, sorted, each pair once.
+
+    Args:
+        hashes: uint64 (n,).
+        max_bits: Most differing bits, 0..16.
+    """
+    found = [np.empty((0, 2), np.int64)]
+    for pairs in _candidates(hashes, max_bits):
+        rows = np.sort(pairs, axis=1)
+        near = np.bitwise_count(hashes[rows[:, 0]] ^ hashes[rows[:, 1]]) <= max_bits
+        found.append(np.unique(rows[near], axis=0))
+    return np.unique(np.concatenate(found), axis=0)
 
 
 def correlations(left: Image, right: Image) -> Float:

@@ -107,7 +107,7 @@ def assert_no_leakage(manifest: pd.DataFrame) -> None:
         raise LeakageError(f"slice {twice.iloc[0]} stands {(manifest['slice_id'] == twice.iloc[0]).sum()} times")
     if unknown := sorted(set(manifest["split"].astype(str)) - set(SPLITS)):
         raise LeakageError(f"no split {unknown[0]!r}; there are {', '.join(SPLITS)}: {REMEDY}")
-    patients = _patients(manifest)
+    patients = patient_names(manifest)
     for kind, keys, splits in (
         ("group", manifest["group_id"], manifest["split"]),
         ("patient", patients, manifest.loc[patients.index, "split"]),
@@ -205,7 +205,7 @@ def assert_learnt_from_train(manifest: pd.DataFrame, slice_ids: Iterable[str], l
         )
 
 
-def _patients(manifest: pd.DataFrame) -> pd.Series:
+def patient_names(manifest: pd.DataFrame) -> pd.Series:
     """Name of the patient of each row that has one; patients of two sites may share a number."""
     known = manifest[manifest["patient_id"].notna()]
     site = known["site"].map(lambda name: "" if name is None or name != name else f"{name}/")  # noqa: PLR0124  NaN
@@ -215,7 +215,7 @@ def _patients(manifest: pd.DataFrame) -> pd.Series:
 
 def _lists(manifest: pd.DataFrame) -> dict[tuple[str, str], set[str]]:
     """Groups and patients of each split."""
-    patients = _patients(manifest)
+    patients = patient_names(manifest)
     columns = {"groups": manifest["group_id"].astype(str), "patients": patients}
     return {
         (split, kind): set(names[manifest.loc[names.index, "split"] == split])

@@ -231,6 +231,7 @@ def _facts(config: IngestConfig, manifest: pd.DataFrame, slices: Sequence[Slice]
         "short_side_px": config.short_side_px,
         "min_side_px": config.min_side_px,
         "max_pixels": config.max_pixels,
+        "near_duplicate_bits": config.near_duplicate_bits,
     }
 
 
