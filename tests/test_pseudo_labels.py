@@ -153,7 +153,9 @@ def test_bought_labels_join_the_training_part_and_never_replace_a_given_one_nor_
     assert known.labels.tolist() == [0, 1, 1]
     assert known.drawn.tolist() == [True, False, True]
     np.testing.assert_array_equal(known.vectors, [[0, 1], [2, 3], [6, 7]])
-    assert pool_rows(manifest(), known, EMBEDDINGS).slice_ids.tolist() == ["c"]
+    none, c_alone = (pd.DataFrame({"slice_id": ids}, dtype=object) for ids in ([], ["c"]))
+    assert pool_rows(manifest(), known, EMBEDDINGS, none).slice_ids.tolist() == ["c"]
+    assert pool_rows(manifest(), known, EMBEDDINGS, c_alone).slice_ids.tolist() == []
     assert known_rows(manifest(), bought, ["x", "y"], EMBEDDINGS, "test").labels.tolist() == [0]
 
 
@@ -175,7 +177,12 @@ def test_the_table_has_one_row_for_every_uri_and_promotes_pool_images_only(chain
     assert (promoted["confidence"] >= LENIENT.min_confidence).all()
     assert (promoted["knn_label"] == promoted["label"]).all()
     assert (promoted["knn_share"] > LENIENT.min_neighbour_share).all()
-    assert set(table.loc[~table["slice_id"].isin(pool), "reason"]) == {"labelled", "held out with its group"}
+    pushed_out = set(read_table(chain["triage"], "pushed_out.parquet")["slice_id"])
+    others = table[~table["slice_id"].isin(pool - pushed_out)]
+    assert {reason.split(":")[0] for reason in others["reason"]} - {"pushed out"} == {
+        "labelled",
+        "held out with its group",
+    }
     assert table["probability"].between(0, 1).all()
     np.testing.assert_allclose(
         table["confidence"], np.where(table["label"] == "lesion", table["probability"], 1 - table["probability"])
