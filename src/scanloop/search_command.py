@@ -47,8 +47,8 @@ def search(
         ("slice", "left"),
     ):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for row in found.itertuples():
-        table.add_row(f"{row.cosine:.4f}", row.label or "", row.split, row.uri, str(row.slice_id)[:16])
+    for row in found.to_dict("records"):
+        table.add_row(f"{row['cosine']:.4f}", row["label"] or "", row["split"], row["uri"], row["slice_id"][:16])
     Console(soft_wrap=True).print(table)
 
 
