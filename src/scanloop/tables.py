@@ -20,6 +20,9 @@ TABLES: Mapping[str, pa.Schema] = {
     "seen.parquet": pa.schema([("file", _string), ("version", _string)]),
     "index.parquet": pa.schema([("slice_id", _string), ("shard", _string), ("row", _int)]),
     "clusters.parquet": pa.schema([("slice_id", _string), ("cluster", _int), ("x", _float), ("y", _float)]),
+    "pushed_out.parquet": pa.schema([
+        ("slice_id", _string), ("near", _string), ("cosine", _float), ("reason", _string),
+    ]),
     "queue.parquet": pa.schema([
         ("slice_id", _string), ("rank", _int), ("uncertainty", _float), ("diversity", _float), ("price", _float),
         ("reason", _string),
@@ -37,6 +40,7 @@ TABLES: Mapping[str, pa.Schema] = {
         ("slice_id", _string), ("group_id", _string), ("repeat", _int), ("fold", _int), ("label", _string),
         ("logits", pa.list_(_float)),
     ]),
+    "learnt.parquet": pa.schema([("slice_id", _string), ("group_id", _string), ("source", _string)]),
     "predictions.parquet": pa.schema([
         ("slice_id", _string), ("uri", _string), ("split", _string), ("label", _string), ("given_label", _string),
         ("probability", _float), ("confidence", _float), ("probabilities", pa.list_(_float)), ("promoted", pa.bool_()),
@@ -53,5 +57,5 @@ source are those read for it.
 that of the positive class, `probabilities` follows the classes in `catalog.json`, `label` is the predicted class, and
 `given_label` what an expert said. In predictions `split` is also "cross_validation", where the row was predicted by
 models that never saw its group, and "pool". In confidences `side` is "reference" or "pool", `positive` whether the
-predicted class is the positive one.
+predicted class is the positive one. In `learnt.parquet` `source` is "labelled" or "pseudo_labelled".
 """

@@ -15,7 +15,7 @@ import PIL.Image
 from scanloop.archive.duplicates import ThumbnailFile, near_duplicate_pairs, thumbnail
 from scanloop.archive.journal import Journal
 from scanloop.archive.shards import Location, keep_only, read_png
-from scanloop.archive.splits import LISTED, SPLITS, group_ids, split_by_group
+from scanloop.archive.splits import LISTED, SPLITS, group_ids, list_name, split_by_group
 from scanloop.artifacts import TableWriter, write_bytes
 from scanloop.config import IngestConfig
 from scanloop.errors import LeakageError
@@ -120,17 +120,22 @@ def write_tables(journal: Journal, output: Path) -> None:
 def write_split_lists(journal: Journal, output: Path) -> None:
     """Write `{train,validation,test}_{groups,patients}.txt`: what stands in each split, one a line, sorted.
 
+    They are a second record of the splits, in a form that needs no reader: `splits.proven_manifest` holds the manifest
+    against them. `splits.split_lists` says how a patient is named; files are empty where none is known.
+
     Raises:
         LeakageError: A group or a patient crosses the splits.
     """
     for kind in LISTED:
         crossing = "SELECT name FROM named WHERE kind = ? GROUP BY name HAVING count(DISTINCT split) > 1"
         if (name := journal.one(crossing, (kind,))) is not None:
-            raise LeakageError(f"{kind}: {_line(kind, name)} crosses splits; training on it would leak the hold-out")
+            raise LeakageError(f"{kind}: {name} crosses splits; training on it would leak the hold-out")
         for code, split in enumerate(SPLITS):
-            names = journal.query("SELECT DISTINCT name FROM named WHERE kind = ? AND split = ?", (kind, code))
-            lines = sorted(_line(kind, name) for (name,) in names)
-            write_bytes(output / f"{split}_{kind}.txt", "".join(f"{line}\n" for line in lines).encode())
+            sink = io.BytesIO()
+            names = "SELECT DISTINCT name FROM named WHERE kind = ? AND split = ? ORDER BY name"
+            for (name,) in journal.query(names, (kind, code)):
+                sink.write(name.replace("\\", "\\\\").replace("\n", "\\n").encode() + b"\n")
+            write_bytes(output / list_name(split, kind), sink.getvalue())
 
 
 def data_digest(journal: Journal) -> str:
@@ -211,9 +216,3 @@ def _in_words(frame: pd.DataFrame) -> pd.DataFrame:
 def _hexadecimal(value: int | None) -> str | None:
     """64 bits that SQLite holds as a signed number."""
     return None if value is None else f"{value % (1 << 64):016x}"
-
-
-def _line(kind: str, name: Any) -> str:
-    if kind == "groups":
-        return str(_hexadecimal(name))
-    return str(name).replace("\\", "\\\\").replace("\n", "\\n")

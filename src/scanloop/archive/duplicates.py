@@ -76,12 +76,7 @@ def near_duplicate_pairs(
     Returns:
         int64 (pairs, 2), rows i < j, sorted, each pair once.
     """
-    found = [np.empty((0, 2), np.int64)]
-    for pairs in _candidates(hashes, max_bits):
-        rows = np.sort(pairs[pairs.max(axis=1, initial=0) >= first_new], axis=1)
-        near = np.bitwise_count(hashes[rows[:, 0]] ^ hashes[rows[:, 1]]) <= max_bits
-        found.append(np.unique(rows[near], axis=0))
-    pairs = np.unique(np.concatenate(found), axis=0)
+    pairs = hash_pairs(hashes, max_bits, first_new)
     correlated = [
         correlations(thumbnails(block[:, 0]), thumbnails(block[:, 1])) >= min_correlation for block in _blocks(pairs)
     ]
@@ -115,6 +110,22 @@ class ThumbnailFile:
         with self._path.open("rb", buffering=0) as file:
             parts = [os.pread(file.fileno(), size, row * size) for row in rows.tolist()]
         return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX)
+
+
+def hash_pairs(hashes: Hashes, max_bits: int, first_new: int = 0) -> Labels:
+    """Pairs of hashes that differ in few bits, int64 (pairs, 2), rows i < j, sorted, each pair once.
+
+    Args:
+        hashes: uint64 (n,).
+        max_bits: Most differing bits, 0..16.
+        first_new: Pairs of which both rows are below this are left out.
+    """
+    found = [np.empty((0, 2), np.int64)]
+    for pairs in _candidates(hashes, max_bits):
+        rows = np.sort(pairs[pairs.max(axis=1, initial=0) >= first_new], axis=1)
+        near = np.bitwise_count(hashes[rows[:, 0]] ^ hashes[rows[:, 1]]) <= max_bits
+        found.append(np.unique(rows[near], axis=0))
+    return np.unique(np.concatenate(found), axis=0)
 
 
 def correlations(left: Image, right: Image) -> Float:

@@ -42,7 +42,7 @@ CREATE TABLE rewrites (shard TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE own (first_row INTEGER NOT NULL);
 CREATE VIEW orphans AS SELECT row, shard FROM slices WHERE row NOT IN (SELECT row FROM images WHERE row IS NOT NULL);
 CREATE VIEW named AS
-    SELECT 'groups' AS kind, group_id AS name, split FROM slices
+    SELECT 'groups' AS kind, printf('%016llx', group_id) AS name, split FROM slices
     UNION SELECT 'patients', iif(site IS NULL, patient_id, site || '/' || patient_id), split FROM slices
     WHERE patient_id IS NOT NULL;
 """

@@ -1,7 +1,9 @@
 """Groups and splits: images that belong together stay on one side, and what is held out has no copy in the pool."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +11,8 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from scanloop.errors import LeakageError
+from scanloop.artifacts import read_table
+from scanloop.errors import ArtifactError, LeakageError
 from scanloop.types import Groups, Labels
 
 SPLITS = ("train", "validation", "test")
@@ -17,6 +20,8 @@ SPLITS = ("train", "validation", "test")
 
 LISTED = ("groups", "patients")
 """What is listed by split beside the manifest, one a line: `train_groups.txt`, `test_patients.txt` and so on."""
+
+REMEDY = "ingest the source again"
 
 
 def group_ids(slice_ids: npt.NDArray[np.uint64], links: Labels) -> npt.NDArray[np.uint64]:
@@ -93,11 +98,12 @@ def assert_no_leakage(manifest: pd.DataFrame) -> None:
     """
     if (twice := manifest["slice_id"][manifest["slice_id"].duplicated()]).size:
         raise LeakageError(f"slice {twice.iloc[0]} stands {(manifest['slice_id'] == twice.iloc[0]).sum()} times")
-    known = manifest[manifest["patient_id"].notna()]
-    patients = known["site"].fillna("").astype(str) + "/" + known["patient_id"].astype(str)
+    if unknown := sorted(set(manifest["split"].astype(str)) - set(SPLITS)):
+        raise LeakageError(f"no split {unknown[0]!r}; there are {', '.join(SPLITS)}: {REMEDY}")
+    patients = patient_names(manifest)
     for kind, keys, splits in (
         ("group", manifest["group_id"], manifest["split"]),
-        ("patient", patients, known["split"]),
+        ("patient", patients, manifest.loc[patients.index, "split"]),
     ):
         counts = splits.groupby(keys.to_numpy()).nunique()
         if crossing := counts.index[counts > 1].tolist():
@@ -105,8 +111,112 @@ def assert_no_leakage(manifest: pd.DataFrame) -> None:
             others = f", and {len(crossing) - 1} more {kind}s" if len(crossing) > 1 else ""
             raise LeakageError(
                 f"{kind} {crossing[0]} crosses splits ({', '.join(found)}){others}; "
-                "training on it would leak the hold-out: ingest the source again"
+                f"training on it would leak the hold-out: {REMEDY}"
             )
+
+
+def list_name(split: str, kind: str) -> str:
+    """File that lists what stands in a split.
+
+    >>> list_name("test", "groups")
+    'test_groups.txt'
+    """
+    return f"{split}_{kind}.txt"
+
+
+def split_lists(manifest: pd.DataFrame) -> dict[tuple[str, str], set[str]]:
+    """Groups and patients of each split, by split and kind, as the lists beside the manifest name them.
+
+    A patient is named as in the manifest, so by a pseudonym where the archive is de-identified, and as `site/patient`
+    where the manifest knows the site.
+    """
+    patients = _patients(manifest)
+    columns = {"groups": manifest["group_id"].astype(str), "patients": patients}
+    return {
+        (split, kind): set(names[manifest.loc[names.index, "split"] == split])
+        for kind, names in columns.items()
+        for split in SPLITS
+    }
+
+
+def proven_manifest(catalog: Path) -> pd.DataFrame:
+    """The manifest, read once more and held against the lists of groups and patients that ingest wrote.
+
+    Raises:
+        LeakageError: A group or a patient crosses the splits in the manifest or in the lists, or the two records of
+            the splits differ: one of them was changed since.
+        ArtifactError: A list is missing.
+    """
+    manifest = read_table(catalog, "manifest")
+    assert_no_leakage(manifest)
+    expected = split_lists(manifest)
+    for kind in LISTED:
+        listed = {split: _read_list(catalog / list_name(split, kind)) for split in SPLITS}
+        for one, other in combinations(SPLITS, 2):
+            if both := listed[one] & listed[other]:
+                names = f"{list_name(one, kind)} and {list_name(other, kind)}"
+                raise LeakageError(f"{catalog}: {names} both hold {min(both)}: {REMEDY}")
+        for split in SPLITS:
+            if changed := listed[split] ^ expected[split, kind]:
+                raise LeakageError(
+                    f"{catalog}: {list_name(split, kind)} and the manifest disagree on {min(changed)} (and "
+                    f"{len(changed) - 1} more); one of them was changed after ingest: {REMEDY}"
+                )
+    return manifest
+
+
+def assert_learnt_from_train(manifest: pd.DataFrame, slice_ids: Iterable[str], learner: str) -> None:
+    """Return if everything that is learnt from stands in the training part, its group included.
+
+    Args:
+        manifest: Rows of the catalog's manifest, from `proven_manifest`.
+        slice_ids: Slices that are learnt from.
+        learner: Who learns, for the message.
+
+    Raises:
+        LeakageError: A slice is not in the catalog, so that nothing is known of it, or it or its group is held out.
+    """
+    splits = manifest.set_index("slice_id")["split"]
+    rows = splits.index.get_indexer(pd.Index(list(slice_ids), dtype=object))
+    if unknown := int((rows < 0).sum()):
+        raise LeakageError(
+            f"{learner} learns from {unknown} slice(s) that the catalog does not hold, so nothing shows that they are "
+            "not held out: use the catalog that it was trained on, or run retrain again"
+        )
+    held_out = set(manifest.loc[manifest["split"] != "train", "group_id"])
+    learnt = manifest.iloc[np.unique(rows)]
+    leaking = learnt[(learnt["split"] != "train") | learnt["group_id"].isin(held_out)]
+    if len(leaking):
+        first = leaking.iloc[0]
+        raise LeakageError(
+            f"{learner} learns from slice {first['slice_id']} of group {first['group_id']}, which is held out "
+            f"({first['split']}), and {len(leaking) - 1} more: run the steps from pseudo_label on again"
+        )
+
+
+def patient_names(manifest: pd.DataFrame) -> pd.Series:
+    """Name of the patient of each row that has one; patients of two sites may share a number."""
+    known = manifest[manifest["patient_id"].notna()]
+    site = known["site"].map(lambda name: "" if name is None or name != name else f"{name}/")  # noqa: PLR0124  NaN
+    names = site.astype(str) + known["patient_id"].astype(str)
+    return names.map(lambda name: name.replace("\\", "\\\\").replace("\n", "\\n"))  # a line holds one name
+
+
+def _patients(manifest: pd.DataFrame) -> pd.Series:
+    """Name of the patient of each row that has one; patients of two sites may share a number."""
+    known = manifest[manifest["patient_id"].notna()]
+    site = known["site"].map(lambda name: "" if name is None or name != name else f"{name}/")  # noqa: PLR0124  NaN
+    names = site.astype(str) + known["patient_id"].astype(str)
+    return names.map(lambda name: name.replace("\\", "\\\\").replace("\n", "\\n"))  # a line holds one name
+
+
+def _read_list(path: Path) -> set[str]:
+    try:
+        return set(path.read_bytes().decode().split("\n")[:-1])
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing: {REMEDY}") from error
+    except UnicodeDecodeError as error:
+        raise LeakageError(f"{path} is not what ingest wrote: {REMEDY}") from error
 
 
 def _sizes(groups: int, test_share: float, validation_share: float) -> tuple[int, int]:

@@ -198,4 +198,5 @@ def _facts(config: IngestConfig, journal: Journal) -> dict[str, Any]:
         "short_side_px": config.short_side_px,
         "min_side_px": config.min_side_px,
         "max_pixels": config.max_pixels,
+        "near_duplicate_bits": config.near_duplicate_bits,
     }
