@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from chain import PLANS, Chain
@@ -62,8 +63,8 @@ def new_catalog(folder: Path, **columns: list) -> Path:
 @given(chains)
 def test_whatever_chain_of_links_joins_two_slices_one_split_holds_both(drawn: tuple) -> None:
     count, links, labels, given_splits, validation, test, seed = drawn
-    ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(count)]
-    groups = group_ids(ids, links)
+    ids = np.array([int(hashlib.sha256(str(row).encode()).hexdigest()[:16], 16) for row in range(count)], np.uint64)
+    groups = group_ids(ids, np.array(links, np.int64).reshape(-1, 2))
     splits = split_by_group(groups, labels, given_splits, validation_share=validation, test_share=test, seed=seed)
     for left, right in links:
         assert splits[left] == splits[right]
