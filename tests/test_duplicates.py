@@ -7,7 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scanloop.archive.duplicates import (
+    PAIRS_A_SLICE,
     ThumbnailFile,
+    _masks,
+    affordable_bits,
     correlations,
     is_blank,
     near_duplicate_pairs,
@@ -69,6 +72,23 @@ def test_pairs_of_two_known_slices_are_not_looked_for() -> None:
     assert sorted(map(tuple, found.tolist())) == [
         (left, right) for left in range(6) for right in range(left + 1, 6) if right >= 4
     ]
+
+
+def test_a_large_archive_of_look_alikes_asks_for_fewer_bits_and_a_small_one_for_all_that_are_wanted() -> None:
+    generator = np.random.default_rng(6)
+    alike = np.zeros(4000, np.uint64)
+    for _ in range(6):
+        alike ^= np.uint64(1) << generator.integers(0, 64, 4000).astype(np.uint64)
+    assert affordable_bits(alike[:100], 8) == 8
+    bits = affordable_bits(alike, 8)
+    assert 0 < bits < 8
+    shared = sum(
+        int((counts * (counts - 1) // 2).sum())
+        for mask in map(np.uint64, _masks(bits))
+        for counts in [np.unique(alike & mask, return_counts=True)[1]]
+    )
+    assert shared <= PAIRS_A_SLICE * len(alike)
+    assert affordable_bits(np.zeros(4000, np.uint64), 8) == 0
 
 
 def test_slices_of_one_grey_value_are_blank_and_a_picture_is_not() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import PIL.Image
 
-from scanloop.archive.duplicates import ThumbnailFile, near_duplicate_pairs, thumbnail
+from scanloop.archive.duplicates import ThumbnailFile, affordable_bits, near_duplicate_pairs, thumbnail
 from scanloop.archive.journal import Journal
 from scanloop.archive.shards import Location, keep_only, read_png
 from scanloop.archive.splits import LISTED, SPLITS, group_ids, list_name, split_by_group
@@ -21,6 +22,8 @@ from scanloop.config import IngestConfig
 from scanloop.errors import LeakageError
 from scanloop.tables import TABLES
 from scanloop.types import Image, Labels
+
+logger = logging.getLogger("scanloop")
 
 _FRAME_ROWS = 4096
 
@@ -74,7 +77,7 @@ def drop_unusable(journal: Journal, catalog: Path) -> None:
         journal.commit()
 
 
-def group_and_split(journal: Journal, config: IngestConfig, catalog: Path, thumbnails: ThumbnailFile) -> int:
+def group_and_split(journal: Journal, config: IngestConfig, catalog: Path, thumbnails: ThumbnailFile) -> dict[str, int]:
     """Give each slice its group and its split.
 
     Args:
@@ -84,10 +87,11 @@ def group_and_split(journal: Journal, config: IngestConfig, catalog: Path, thumb
         thumbnails: Those of the rows that the base did not have.
 
     Returns:
-        Sets of slices that near-duplicates alone join.
+        Sets of slices that near-duplicates alone join, and the most bits of the hash that those differ in.
     """
     rows: Labels = journal.array("SELECT row FROM slices ORDER BY row", np.int64)
-    pairs = np.searchsorted(rows, _near_duplicates(journal, config, catalog, thumbnails))
+    near, bits = _near_duplicates(journal, config, catalog, thumbnails)
+    pairs = np.searchsorted(rows, near)
     names = _names(journal)
     _, sizes = np.unique(group_ids(names, pairs), return_counts=True)
     groups = group_ids(names, np.concatenate([pairs, _links(journal, rows)]))
@@ -106,7 +110,7 @@ def group_and_split(journal: Journal, config: IngestConfig, catalog: Path, thumb
         values = zip(groups[part].view(np.int64).tolist(), chosen, rows[part].tolist(), strict=True)
         journal.change_each("UPDATE slices SET group_id = ?, split = ? WHERE row = ?", values)
     journal.commit()
-    return int((sizes > 1).sum())
+    return {"near_duplicate_groups": int((sizes > 1).sum()), "near_duplicate_bits": bits}
 
 
 def write_tables(journal: Journal, output: Path) -> None:
@@ -160,10 +164,12 @@ def _near_duplicates(journal: Journal, config: IngestConfig, catalog: Path, thum
             found[position] = _thumbnail(journal, catalog, int(wanted[position]))
         return found
 
+    bits = affordable_bits(hashes, config.near_duplicate_bits)
+    if bits < config.near_duplicate_bits:
+        logger.info("near-duplicates differ in at most %d of 64 bits: more would compare too many slices", bits)
     first_new = int(np.searchsorted(rows, new))
-    bits, correlation = config.near_duplicate_bits, config.near_duplicate_correlation
-    found: Labels = rows[near_duplicate_pairs(hashes, of, bits, correlation, first_new)]
-    return found
+    found: Labels = rows[near_duplicate_pairs(hashes, of, bits, config.near_duplicate_correlation, first_new)]
+    return found, bits
 
 
 def _thumbnail(journal: Journal, catalog: Path, row: int) -> Image:

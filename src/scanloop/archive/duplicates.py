@@ -18,6 +18,7 @@ Hashes = npt.NDArray[np.uint64]
 
 THUMBNAIL_PX = 32
 AGREEING_BANDS = 3
+PAIRS_A_SLICE = 256
 FLAT_STD = 1.0
 """Thumbnails whose grey values spread less than this are blank: they tell nothing of whom they show."""
 _BLOCK = 1 << 10
@@ -110,6 +111,30 @@ class ThumbnailFile:
         with self._path.open("rb", buffering=0) as file:
             parts = [os.pread(file.fileno(), size, row * size) for row in rows.tolist()]
         return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX)
+
+
+def affordable_bits(hashes: Hashes, max_bits: int) -> int:
+    """Most differing bits for which at most `PAIRS_A_SLICE` pairs a slice have to be compared.
+
+    Slices of one part of the body look alike, so pairs within a few bits grow with the square of the archive, nearly
+    all of them of different patients. A true near-duplicate differs in few bits: a large archive asks for fewer.
+
+    Args:
+        hashes: uint64 (n,).
+        max_bits: The answer where it is affordable.
+    """
+    for bits in range(max_bits, 0, -1):
+        pairs = 0
+        for mask in _masks(bits):
+            keys = np.sort(hashes & mask)
+            starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+            runs = np.diff(np.append(starts, len(keys)))
+            pairs += int((runs * (runs - 1) // 2).sum())
+            if pairs > PAIRS_A_SLICE * len(hashes):
+                break
+        else:
+            return bits
+    return 0
 
 
 def hash_pairs(hashes: Hashes, max_bits: int, first_new: int = 0) -> Labels:

@@ -46,7 +46,7 @@ CREATE VIEW named AS
     UNION SELECT 'patients', iif(site IS NULL, patient_id, site || '/' || patient_id), split FROM slices
     WHERE patient_id IS NOT NULL;
 """
-_CACHE_KIB = 16_384
+_CACHE_KIB = 4096
 _FETCHED_ROWS = 4096
 
 

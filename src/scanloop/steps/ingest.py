@@ -107,13 +107,10 @@ def ingest(config: IngestConfig, *, output: Path) -> IngestSummary:
         thumbnails = _take_in(config, journal, output, evidence)
         _refuse_unusable(journal)
         positive_class = _positive_class(config, _classes(journal))
-        near_duplicate_groups = group_and_split(journal, config, output, thumbnails)
+        near_duplicates = group_and_split(journal, config, output, thumbnails)
         write_split_lists(journal, output)
         write_tables(journal, output)
-        facts = _facts(config, journal) | {
-            "positive_class": positive_class,
-            "near_duplicate_groups": near_duplicate_groups,
-        }
+        facts = _facts(config, journal) | {"positive_class": positive_class} | near_duplicates
     write_json(output / "catalog.json", facts)
     if evidence:
         write_json(output / EVIDENCE, evidence)
@@ -198,5 +195,4 @@ def _facts(config: IngestConfig, journal: Journal) -> dict[str, Any]:
         "short_side_px": config.short_side_px,
         "min_side_px": config.min_side_px,
         "max_pixels": config.max_pixels,
-        "near_duplicate_bits": config.near_duplicate_bits,
     }
