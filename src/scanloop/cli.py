@@ -15,6 +15,7 @@ from scanloop.config import STEPS
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError
 from scanloop.plan_command import EXAMPLES, help_text, plan
+from scanloop.storage.address import is_url
 
 app = typer.Typer(
     help="Semi-supervised medical imaging, one command a step. Whole pipelines: python -m pipelines --help",
@@ -107,7 +108,7 @@ def check(config: Path) -> None:
     """Say whether a configuration is right, or every fault in it."""
     values = load_config(config)
     source = getattr(values.ingest.source, "path", None)
-    if source and not Path(source).exists():
+    if source and not is_url(source) and not Path(source).exists():
         raise ConfigError(f"{config}: ingest.source.path: {source} does not exist")
     typer.echo(f"{config}: right")
 

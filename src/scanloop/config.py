@@ -5,13 +5,26 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from scanloop.sources import DicomSource, FolderSource, NpzSource, Positive, Section, Share, SyntheticSource
+from scanloop.sources import (
+    DicomSource,
+    FolderSource,
+    MedmnistSource,
+    NpzSource,
+    Positive,
+    Section,
+    Share,
+    SyntheticSource,
+    TableSource,
+)
 
 
 class IngestConfig(Section):
     """What comes in, and how it is split."""
 
-    source: Annotated[FolderSource | NpzSource | DicomSource | SyntheticSource, Field(discriminator="kind")]
+    source: Annotated[
+        FolderSource | TableSource | NpzSource | MedmnistSource | DicomSource | SyntheticSource,
+        Field(discriminator="kind"),
+    ]
     positive_class: str | None = Field(None, description="Whose probability the tables list; the last class by default")
     short_side_px: int = Field(256, ge=16, le=1024, description="Images are shrunk to this, never enlarged")
     min_side_px: int = Field(8, ge=1, description="Smaller images are quarantined")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from scanloop.archive.ahead import fetch_ahead
 from scanloop.archive.deidentify import read_key, refuse_inside
 from scanloop.archive.duplicates import THUMBNAIL_PX, near_duplicate_pairs, perceptual_hashes
 from scanloop.archive.intake import Intake, Slice
@@ -101,7 +102,10 @@ def ingest(config: IngestConfig, *, output: Path) -> IngestSummary:
     with thumbnails_file.open("wb") as file:
         intake = Intake(config, shards, lambda thumbnail: file.write(thumbnail.tobytes()))
         for raw in tqdm(
-            read(config, evidence), desc="ingest", unit=" images", mininterval=0.2 if sys.stderr.isatty() else 5
+            fetch_ahead(read(config, evidence)),
+            desc="ingest",
+            unit=" images",
+            mininterval=0.2 if sys.stderr.isatty() else 5,
         ):
             intake.add(raw)
     slices = intake.finish()
