@@ -16,6 +16,7 @@ from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError
 from scanloop.plan_command import EXAMPLES, help_text, plan
 from scanloop.storage.address import is_url
+from scanloop.storage_command import storage
 
 app = typer.Typer(
     help="Semi-supervised medical imaging, one command a step. Whole pipelines: python -m pipelines --help",
@@ -100,6 +101,7 @@ for _step in STEPS:
     app.command(_step.replace("_", "-"), epilog=_example)(_command(_step))
 
 
+app.add_typer(storage, name="storage")
 app.command("plan", help=help_text(), epilog=EXAMPLES)(plan)
 
 

@@ -191,6 +191,21 @@ class ReportConfig(Section):
     gallery: int = Field(12, ge=0, le=100, description="Queued images shown")
 
 
+class StorageConfig(Section):
+    """What `scanloop storage apply` makes of a bucket; null leaves a rule out."""
+
+    versioning: bool = Field(True, description="Keep what is overwritten or deleted")
+    block_public_access: bool = True
+    encryption: Literal["AES256", "aws:kms"] | None = Field("AES256", description="Default encryption at rest")
+    raw_prefix: str = Field("raw/", min_length=1, description="Where the archive lies as it came in")
+    raw_after_days: int | None = Field(30, ge=1, description="Age at which raw objects move to a cheaper class")
+    raw_class: str = Field("STANDARD_IA", min_length=1, description="That class")
+    abort_multipart_days: int | None = Field(7, ge=1, description="Uploads begun and not ended are given up")
+    expire_noncurrent_days: int | None = Field(90, ge=1, description="Overwritten or deleted versions go")
+    scratch_prefix: str = Field("scratch/", min_length=1)
+    expire_scratch_days: int | None = Field(14, ge=1, description="Objects below the scratch prefix go")
+
+
 class RunConfig(Section):
     """One run: a section a step."""
 
@@ -211,6 +226,7 @@ class RunConfig(Section):
     detect_drift: DetectDriftConfig = DetectDriftConfig()
     account: AccountConfig = AccountConfig()
     report: ReportConfig = ReportConfig()
+    storage: StorageConfig = StorageConfig()
 
     def section(self, step: str) -> Section:
         """Section of the step with this name, for example "triage"."""
@@ -218,4 +234,6 @@ class RunConfig(Section):
         return section
 
 
-STEPS = tuple(field.alias or name for name, field in RunConfig.model_fields.items() if name not in {"seed", "name"})
+STEPS = tuple(
+    field.alias or name for name, field in RunConfig.model_fields.items() if name not in {"seed", "name", "storage"}
+)

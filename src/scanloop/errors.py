@@ -95,9 +95,17 @@ class SubmissionError(ScanloopError):
 
 
 class StorageError(ScanloopError):
-    """An object cannot be listed, read or written. The message holds its address and never a credential."""
+    """An object cannot be listed, read or written. The message holds its address and never a credential.
+
+    Attributes:
+        code: What the store calls its refusal, for example "AccessDenied"; empty where it was not the store's.
+    """
 
     exit_code = 11
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ObjectGoneError(StorageError):

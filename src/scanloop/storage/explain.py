@@ -46,6 +46,8 @@ def explained(subject: str) -> Iterator[None]:
         ResponseStreamingError,
         SSLError,
     )
+    from botocore.exceptions import ConnectionError as UnreachableError
+    from urllib3.exceptions import HTTPError  # boto3 lets some of these through while a body is read
 
     try:
         yield
@@ -61,7 +63,14 @@ def explained(subject: str) -> Iterator[None]:
         raise StorageError(
             f"{subject}: the server's certificate is not trusted: set AWS_CA_BUNDLE to the certificates of your network"
         ) from None
-    except (HTTPClientError, IncompleteReadError, ResponseStreamingError, OSError) as error:
+    except (
+        HTTPClientError,
+        IncompleteReadError,
+        ResponseStreamingError,
+        UnreachableError,
+        HTTPError,
+        OSError,
+    ) as error:
         raise PassingError(f"the connection failed ({type(error).__name__})") from None
     except BotoCoreError as error:
         raise StorageError(f"{subject}: {type(error).__name__}: check the address and the AWS configuration") from None
@@ -77,4 +86,4 @@ def _explain_refusal(subject: str, error: Any) -> NoReturn:
         asked = answer.get("HTTPHeaders", {}).get("retry-after", "")
         raise PassingError(f"the store answers {status} {code}".rstrip(), float(asked) if asked.isdigit() else None)
     advice = _ADVICE.get(code, "check the address and the rights on this bucket")
-    raise StorageError(f"{subject}: refused ({code or status}): {advice}") from None
+    raise StorageError(f"{subject}: refused ({code or status}): {advice}", code or str(status)) from None

@@ -11,7 +11,7 @@ class RangeFile(io.RawIOBase):
     """Binary file over an object of a store.
 
     A tar of large members is indexed by reading about its headers alone, one of small members in a few large ranges: a
-    range that follows the last one is twice as long, up to 8 MiB; one elsewhere starts at 64 KiB.
+    range that lies close behind the last one is twice as long, up to 8 MiB; one elsewhere has 64 KiB.
     """
 
     def __init__(self, store: Store, stored: Stored) -> None:
@@ -54,8 +54,9 @@ class RangeFile(io.RawIOBase):
         return b"".join(pieces)
 
     def _fetch(self) -> None:
-        follows = self._at == self._start + len(self._held)
-        self._next_bytes = min(MOST_BYTES, 2 * self._next_bytes) if follows else FIRST_BYTES
+        skipped = self._at - self._start - len(self._held)
+        reads_on = 0 <= skipped <= len(self._held)
+        self._next_bytes = min(MOST_BYTES, 2 * self._next_bytes) if reads_on else FIRST_BYTES
         size = min(self._next_bytes, self._stored.size - self._at)
         self._held = self._store.read_part(self._stored, self._at, size)
         self._start = self._at

@@ -11,7 +11,7 @@ from scanloop.storage.explain import explained
 from scanloop.storage.patience import PassingError, Patience
 from scanloop.storage.store import MOST_BYTES, Stored, whole
 
-CONNECTIONS = 64
+CONNECTIONS, PAGE_KEYS = 64, 1000
 
 
 class S3Store:
@@ -31,7 +31,7 @@ class S3Store:
         found: list[Stored] = []
         token: dict[str, str] = {}
         while True:
-            page = self._call("list_objects_v2", None, Prefix=prefix, **token)
+            page = self.call("list_objects_v2", None, Prefix=prefix, MaxKeys=PAGE_KEYS, **token)
             for entry in page.get("Contents", []):
                 key = entry["Key"][len(prefix) :]
                 if key and not key.endswith("/"):  # a folder's marker
@@ -48,7 +48,7 @@ class S3Store:
     def head(self, key: str) -> dict[str, Any] | None:
         """What the store says of an object, if there is one."""
         try:
-            found: dict[str, Any] = self._call("head_object", key)
+            found: dict[str, Any] = self.call("head_object", key)
         except ObjectGoneError:
             return None
         return found
@@ -84,7 +84,7 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
-        self._call("delete_object", key)
+        self.call("delete_object", key)
 
     def name(self, key: str) -> str:
         """Address of an object, for messages."""
@@ -94,7 +94,7 @@ class S3Store:
         """Key of an object in its bucket."""
         return "/".join(part for part in (self.address.key, key) if part)
 
-    def _call(self, operation: str, key: str | None, **arguments: Any) -> Any:
+    def call(self, operation: str, key: str | None, **arguments: Any) -> Any:
         """Answer to a request that carries no body and can be repeated."""
         subject = f"s3://{self.address.bucket}" if key is None else self.name(key)
         where = {} if key is None else {"Key": self.full_key(key)}
