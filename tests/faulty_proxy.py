@@ -34,8 +34,11 @@ class FaultyProxy:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def plan(self, method: str, part: str, *faults: str) -> None:
-        assert set(faults) <= FAULTS, faults
+        assert set(faults) <= FAULTS | {""}, faults
         self._plans.append((lambda own, path: own == method and part in path, list(faults)))
+
+    def calm(self) -> None:
+        self._plans.clear()
 
     def requests(self, method: str, part: str = "") -> list[str]:
         """Faults, or "", of the requests that match, in order."""

@@ -39,7 +39,7 @@ class Bucket:
         for key, payload in objects.items():
             self.direct.put_object(Bucket=self.name, Key=key.replace("__", "/"), Body=payload)
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         return [one["Key"] for one in self.direct.list_objects_v2(Bucket=self.name).get("Contents", [])]
 
     def bytes_of(self, key: str) -> bytes:

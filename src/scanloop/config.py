@@ -195,7 +195,8 @@ class StorageConfig(Section):
     """What `scanloop storage apply` makes of a bucket; null leaves a rule out."""
 
     versioning: bool = Field(True, description="Keep what is overwritten or deleted")
-    block_public_access: bool = True
+    block_public_access: bool = Field(True, description="Refuse what would make objects public")
+    block_public_acls: bool = Field(True, description="False where a server refuses every write otherwise, as Ceph 16")
     encryption: Literal["AES256", "aws:kms"] | None = Field("AES256", description="Default encryption at rest")
     raw_prefix: str = Field("raw/", min_length=1, description="Where the archive lies as it came in")
     raw_after_days: int | None = Field(30, ge=1, description="Age at which raw objects move to a cheaper class")

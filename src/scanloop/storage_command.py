@@ -10,7 +10,7 @@ from rich.table import Table
 from scanloop.config import StorageConfig
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError
-from scanloop.storage.lifecycle import Change, Wanted, apply_changes, plan_changes
+from scanloop.storage.lifecycle import PUBLIC_ACCESS, Change, Wanted, apply_changes, plan_changes
 from scanloop.storage.s3 import S3Store
 from scanloop.storage.store import open_store
 from scanloop.storage.transfer import Transfer
@@ -57,7 +57,11 @@ def pull(url: str, folder: Path, endpoint_url: EndpointOption = None) -> None:
 def _wanted(config: StorageConfig) -> Wanted:
     return Wanted(
         versioning=config.versioning,
-        block_public_access=config.block_public_access,
+        block_public_access=tuple(
+            name
+            for name in PUBLIC_ACCESS
+            if config.block_public_access and (config.block_public_acls or name != "BlockPublicAcls")
+        ),
         encryption=config.encryption,
         raw=(config.raw_prefix, config.raw_after_days, config.raw_class) if config.raw_after_days else None,
         abort_multipart_days=config.abort_multipart_days,
@@ -71,13 +75,7 @@ def _table(bucket: str, changes: list[Change], *, dry_run: bool) -> Table:
     for column in ("what", "found", "wanted", ""):
         table.add_column(column, overflow="fold")
     for change in changes:
-        done = ("would change" if dry_run else "changed") if change.apply else "kept"
-        table.add_row(
-            change.what,
-            "-" if change.now is None else change.now,
-            change.wanted,
-            done if change.now is not None else "not known to this server",
-        )
+        table.add_row(change.what, "-" if change.now is None else change.now, change.wanted, change.outcome)
     return table
 
 

@@ -100,7 +100,10 @@ class FilesystemStore:
                 return call()
             except (PassingError, StorageError):
                 raise
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                cause = error.__cause__  # over HTTP every failure to look up is called so
+                if isinstance(cause, Exception) and getattr(cause, "status", 0) != 404:
+                    _explain(self.name(key), cause)
                 raise ObjectGoneError(f"{self.name(key)}: there is no such object; check the address") from None
             except PermissionError:
                 raise StorageError(f"{self.name(key)}: not allowed; check the rights") from None

@@ -1,6 +1,6 @@
 """What a bucket is to be like: versioned, closed to the public, encrypted, and cleaned up by rules of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,10 @@ OWN = "scanloop-"
 """How the ids of our rules start; rules of others are kept."""
 UNKNOWN = frozenset({"NotImplemented", "MethodNotAllowed", "XNotImplemented", "501", "405"})
 """What servers answer to what they do not know."""
+REFUSED = UNKNOWN | {"InvalidArgument", "MalformedXML"}
+"""What some of them answer, when they are told to set what they do not know or lack a key for."""
+OPTIONAL = frozenset({"public access", "default encryption"})
+"""What a server may do without: that it does is said, and no error."""
 ABSENT = frozenset(
     {
         "NoSuchLifecycleConfiguration",
@@ -19,6 +23,9 @@ ABSENT = frozenset(
     }
 )
 PUBLIC_ACCESS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+
+PROBE = "scanloop-probe"
+"""Key of an object that is put and removed, to see whether objects can be put."""
 
 Rule = dict[str, Any]
 
@@ -29,7 +36,7 @@ class Wanted:
 
     Attributes:
         versioning: Keep what is overwritten or deleted.
-        block_public_access: Refuse every way of making objects public.
+        block_public_access: Ways of making objects public that are closed, of `PUBLIC_ACCESS`.
         encryption: Default encryption at rest: "AES256" or "aws:kms".
         raw: (prefix, days, storage class): move objects there when they are so old.
         abort_multipart_days: Give up uploads that were begun and not ended.
@@ -38,7 +45,7 @@ class Wanted:
     """
 
     versioning: bool
-    block_public_access: bool
+    block_public_access: tuple[str, ...]
     encryption: str | None
     raw: tuple[str, int, str] | None
     abort_multipart_days: int | None
@@ -65,13 +72,15 @@ class Wanted:
 class Change(NamedTuple):
     """One thing about a bucket: what it is, what it is to be, and how it gets there.
 
-    `apply` is None where nothing is to be done; `now` is None where the server does not know such a thing.
+    `apply` is None where nothing is to be done; `now` is None where the server does not know such a thing. `outcome` is
+    what is or would be done: "kept", "would change", "changed", "not known to this server", or that it was refused.
     """
 
     what: str
     now: str | None
     wanted: str
     apply: Callable[[], Any] | None
+    outcome: str
 
 
 def plan_changes(store: S3Store, wanted: Wanted) -> list[Change]:
@@ -86,7 +95,7 @@ def plan_changes(store: S3Store, wanted: Wanted) -> list[Change]:
         planned.append(_versioning(store))
     planned += _lifecycle(store, wanted.rules())
     if wanted.block_public_access:
-        planned.append(_public_access(store))
+        planned.append(_public_access(store, wanted.block_public_access))
     if wanted.encryption:
         planned.append(_encryption(store, wanted.encryption))
     return planned
@@ -101,14 +110,30 @@ def apply_changes(store: S3Store, wanted: Wanted) -> list[Change]:
     Raises:
         StorageError: The store refuses, does not answer, or does not keep what it accepted.
     """
-    planned = plan_changes(store, wanted)
-    for apply in dict.fromkeys(change.apply for change in planned if change.apply):
-        apply()
-    if left := [change.what for change in plan_changes(store, wanted) if change.apply]:
+    done: dict[Any, str] = {None: ""}
+    changes = []
+    for change in plan_changes(store, wanted):
+        if change.apply not in done:  # rules come and go all at once
+            done[change.apply] = _apply(change)
+        changes.append(change._replace(outcome=done[change.apply] or change.outcome))
+    refused = {change.what for change in changes if change.outcome.startswith("refused")}
+    left = [change.what for change in plan_changes(store, wanted) if change.apply and change.what not in refused]
+    if left:
         raise StorageError(
             f"s3://{store.address.bucket}: the server accepted and did not keep: {', '.join(left)}; check its version"
         )
-    return planned
+    return changes
+
+
+def _apply(change: Change) -> str:
+    assert change.apply is not None
+    try:
+        change.apply()
+    except StorageError as error:
+        if change.what in OPTIONAL and error.code in REFUSED:
+            return f"refused by this server ({error.code})"
+        raise
+    return "changed"
 
 
 def _rule(name: str, prefix: str, **action: Any) -> Rule:
@@ -158,18 +183,36 @@ def _lifecycle(store: S3Store, wanted: list[Rule]) -> list[Change]:
     ]
 
 
-def _public_access(store: S3Store) -> Change:
+def _public_access(store: S3Store, ways: tuple[str, ...]) -> Change:
     answer = _get(store, "get_public_access_block")
     found = (answer or {}).get("PublicAccessBlockConfiguration", {})
-    open_ways = [name for name in PUBLIC_ACCESS if not found.get(name)]
-    now = None if answer is None else ("blocked" if not open_ways else f"open: {', '.join(open_ways)}")
-    block = dict.fromkeys(PUBLIC_ACCESS, True)
-    return _change(
-        "public access",
-        now,
-        "blocked",
-        lambda: store.call("put_public_access_block", None, PublicAccessBlockConfiguration=block),
-    )
+    now = None if answer is None else ", ".join(name for name in PUBLIC_ACCESS if found.get(name)) or "open"
+
+    def put(closed: Collection[str]) -> None:
+        block = {name: name in closed for name in PUBLIC_ACCESS}
+        store.call("put_public_access_block", None, PublicAccessBlockConfiguration=block)
+
+    def apply() -> None:
+        could_write = _can_write(store)
+        put(ways)
+        if could_write and not _can_write(store):
+            put([name for name in PUBLIC_ACCESS if found.get(name)])
+            raise StorageError(
+                f"s3://{store.address.bucket}: with {', '.join(ways)} the server refuses every write: undone; "
+                "Ceph 16 does so for BlockPublicAcls: set storage.block_public_acls to false (IgnorePublicAcls remains)"
+            )
+
+    return _change("public access", now, ", ".join(ways), apply)
+
+
+def _can_write(store: S3Store) -> bool:
+    """Whether an object can be put now; it is removed again, its version too."""
+    try:
+        answer = store.call("put_object", PROBE, Body=b"")
+        store.call("delete_object", PROBE, **{name: answer[name] for name in ("VersionId",) if name in answer})
+    except StorageError:
+        return False
+    return True
 
 
 def _encryption(store: S3Store, algorithm: str) -> Change:
@@ -187,7 +230,11 @@ def _encryption(store: S3Store, algorithm: str) -> Change:
 
 
 def _change(what: str, now: str | None, wanted: str, apply: Callable[[], Any]) -> Change:
-    return Change(what, now, wanted, None if now in (None, wanted) else apply)
+    if now is None:
+        return Change(what, now, wanted, None, "not known to this server")
+    return (
+        Change(what, now, wanted, None, "kept") if now == wanted else Change(what, now, wanted, apply, "would change")
+    )
 
 
 def _canonical(rule: Rule) -> Rule:

@@ -101,7 +101,7 @@ class S3Store:
         call: Callable[..., Any] = getattr(self.client, operation)
 
         def attempt() -> Any:
-            with explained(subject):
+            with explained(f"{operation.replace('_', ' ')} {subject}"):
                 return call(Bucket=self.address.bucket, **where, **arguments)
 
         return self.patience.try_for(f"{operation.replace('_', ' ')} {subject}", attempt)
