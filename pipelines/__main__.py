@@ -14,8 +14,9 @@ from pipelines.local import run_locally, steps_of
 from pipelines.registry import COMPILED, IMPORTED, PIPELINES, compile_all, request
 from scanloop.config import RunConfig
 from scanloop.config_file import load_config
-from scanloop.errors import ConfigError, ScanloopError
-from scanloop.provenance import library_digest, source_digest
+from scanloop.errors import ConfigError, ScanloopError, StorageError
+from scanloop.provenance import Source, library_digest, source_digest
+from scanloop.storage.address import is_remote, local_path
 
 app = typer.Typer(help="Run, compile and submit the pipelines.", no_args_is_help=True, add_completion=False)
 console = Console(soft_wrap=True)
@@ -103,11 +104,16 @@ def _watched(earlier: dict[str, str], folder: Path) -> dict[str, str]:
 
 
 def _source_version(values: RunConfig) -> str:
-    """Digest of a local archive; for one that only the cluster sees the time, so that it is read again."""
+    """Digest of the archive; for one that only the cluster sees the time, so that it is read again."""
     path = getattr(values.ingest.source, "path", None)
     if path is None:
         return ""
-    return source_digest(Path(path)) if Path(path).exists() else str(int(time.time()))
+    if not is_remote(path) and not local_path(path).exists():
+        return str(int(time.time()))
+    try:
+        return source_digest(Source(path, getattr(values.ingest.source, "endpoint_url", None)))
+    except StorageError:
+        return str(int(time.time()))
 
 
 def _print_plan(pipeline: str, arguments: dict[str, str], image: str, host: str) -> None:

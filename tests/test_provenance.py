@@ -7,7 +7,16 @@ import pytest
 
 from scanloop import provenance
 from scanloop.config import STEPS
-from scanloop.provenance import code_digest, digest, file_digest, library_digest, machine, packages, source_digest
+from scanloop.provenance import (
+    Source,
+    code_digest,
+    digest,
+    file_digest,
+    library_digest,
+    machine,
+    packages,
+    source_digest,
+)
 
 Tree = Callable[[], dict[str, str]]
 
@@ -127,27 +136,27 @@ def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
 def test_a_sources_digest_is_that_of_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "archive.tar"
     path.write_bytes(b"bytes")
-    before = source_digest(path)
+    before = source_digest(Source(str(path)))
     os.utime(path, (1, 1))
-    assert source_digest(path) == before == file_digest(path)
+    assert source_digest(Source(str(path))) == before == file_digest(path)
     path.write_bytes(b"other")
-    assert source_digest(path) != before
+    assert source_digest(Source(str(path))) != before
 
 
 def test_a_folders_digest_changes_with_names_sizes_and_times(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     image = tmp_path / "a" / "1.png"
     image.write_bytes(b"one")
-    seen = [source_digest(tmp_path)]
-    assert source_digest(tmp_path) == seen[0]
+    seen = [source_digest(Source(str(tmp_path)))]
+    assert source_digest(Source(str(tmp_path))) == seen[0]
     image.write_bytes(b"longer")
-    seen.append(source_digest(tmp_path))
+    seen.append(source_digest(Source(str(tmp_path))))
     os.utime(image, (1, 1))
-    seen.append(source_digest(tmp_path))
+    seen.append(source_digest(Source(str(tmp_path))))
     image.rename(tmp_path / "a" / "2.png")
-    seen.append(source_digest(tmp_path))
+    seen.append(source_digest(Source(str(tmp_path))))
     (tmp_path / "a" / "3.png").write_bytes(b"")
-    seen.append(source_digest(tmp_path))
+    seen.append(source_digest(Source(str(tmp_path))))
     assert len(set(seen)) == len(seen)
 
 
@@ -157,19 +166,19 @@ def test_a_folders_digest_follows_links_as_the_reader_does(tmp_path: Path) -> No
     archive.mkdir()
     (elsewhere / "1.png").write_bytes(b"one")
     (archive / "linked").symlink_to(elsewhere)
-    before = source_digest(archive)
+    before = source_digest(Source(str(archive)))
     (elsewhere / "2.png").write_bytes(b"two")
-    assert source_digest(archive) != before
+    assert source_digest(Source(str(archive))) != before
 
 
 def test_a_link_to_nothing_counts_with_its_target(tmp_path: Path) -> None:
     link = tmp_path / "1.png"
     link.symlink_to("nowhere")
-    before = source_digest(tmp_path)
-    assert source_digest(tmp_path) == before
+    before = source_digest(Source(str(tmp_path)))
+    assert source_digest(Source(str(tmp_path))) == before
     link.unlink()
     link.symlink_to("elsewhere")
-    assert source_digest(tmp_path) != before
+    assert source_digest(Source(str(tmp_path))) != before
 
 
 def test_the_machine_does_not_say_whose_it_is() -> None:

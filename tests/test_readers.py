@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from scanloop.archive.decode import decode, encode_png
 from scanloop.archive.readers import RawImage, read
-from scanloop.archive.readers.npz import draw_stratified
+from scanloop.archive.readers.labels import draw_stratified
 from scanloop.archive.readers.phantom import Heads, draw_slices
 from scanloop.config import FolderSource, IngestConfig, NpzSource, SyntheticSource
 from scanloop.errors import ArchiveError, ConfigError

@@ -53,7 +53,7 @@ EXEMPT_SUFFIXES = (".html", ".css", ".js")
 
 QUARANTINE_REASONS = (
     "empty_file", "not_an_image", "truncated", "too_small", "too_large", "unreadable", "conflicting_labels",
-    "no_pixels", "unsupported", "other_modality", "burned_in_text",
+    "no_pixels", "unsupported", "other_modality", "burned_in_text", "missing_file", "unsafe_cell",
 )  # fmt: skip
 
 

@@ -18,8 +18,9 @@ from filelock import FileLock, Timeout
 from scanloop.artifacts import check_artifact, is_exempt, read_json, write_bytes, write_json
 from scanloop.errors import ArtifactError, ScanloopError
 from scanloop.liveness import beating, end_without_owner, owned, seconds_worked
-from scanloop.provenance import code_digest, digest, file_digest, machine, packages, source_digest
+from scanloop.provenance import Source, code_digest, digest, file_digest, machine, packages, source_digest
 from scanloop.sources import Section
+from scanloop.storage.address import is_remote, local_path
 
 logger = logging.getLogger("scanloop")
 
@@ -30,7 +31,7 @@ RECORD, RUN, SCRATCH = "artifact.json", "run.json", ".scratch"
 
 
 def step(
-    kind: str, sources: Callable[[Any], list[str | None]] = lambda _: []
+    kind: str, sources: Callable[[Any], list[Source]] = lambda _: []
 ) -> Callable[[Callable[P, S]], Callable[P, S]]:
     """Turn a function into a step: it fills `output` with one artifact, and runs only when something changed.
 
@@ -46,7 +47,7 @@ def step(
 
     Args:
         kind: Key of `scanloop.artifacts.KINDS`.
-        sources: Paths outside of any artifact that the step reads, from its config; None stands for none.
+        sources: What the step reads outside of any artifact, from its config; local paths that are missing count not.
     """
 
     def decorate(function: Callable[P, S]) -> Callable[P, S]:
@@ -62,7 +63,7 @@ def step(
             }
             name = function.__name__
             with owned(), _errors_recorded(output), _locked(output):
-                outside = [Path(path).absolute() for path in sources(config) if path and Path(path).exists()]
+                outside = [one for source in sources(config) if (one := _found_source(source)) is not None]
                 record = _record(kind, name, function.__module__, config, inputs, outside)
                 partial = output.with_name(f".{output.name}.partial")
                 if found(partial, record["key"]) is not None:  # an attempt was killed between its last write and this
@@ -75,7 +76,7 @@ def step(
                 with beating(partial / SCRATCH):
                     arguments["output"] = partial
                     summary = function(**arguments)  # type: ignore[call-arg]
-                made_from = {"inputs": _beside(inputs, output), "sources": [str(path) for path in outside]}
+                made_from = {"inputs": _beside(inputs, output), "sources": outside}
                 _complete(partial, record | {"summary": asdict(summary)}, made_from)  # type: ignore[call-overload]
                 _publish(partial, output)
                 logger.info("%s: %s", name, _line(asdict(summary)))  # type: ignore[call-overload]
@@ -110,24 +111,33 @@ def read_seconds(artifact: Path) -> float:
 
 
 def _record(
-    kind: str, name: str, module: str, config: Section, inputs: Mapping[str, Path], sources: list[Path]
+    kind: str, name: str, module: str, config: Section, inputs: Mapping[str, Path], sources: list[Source]
 ) -> dict[str, Any]:
     """What determines the artifact; the digest of it all is the key.
 
     A source counts with its name and its bytes, not with the folder that it lies in: wherever the same archive and
     weights lie, the same artifact comes out.
     """
-    names = {path: path.name for path in sources}
+    local = (local_path(one.location) for one in sources if not is_remote(one.location))
+    names = {path: path.name for path in local}
     facts = {
         "kind": kind,
         "step": name,
         "config": _without_folders(config.model_dump(mode="json"), names),
         "inputs": {input_name: read_key(path) for input_name, path in inputs.items()},
-        "sources": [source_digest(path) for path in sources],
+        "sources": [source_digest(source) for source in sources],
         "code": code_digest(module),
         "packages": packages(),
     }
     return facts | {"key": digest(facts)}
+
+
+def _found_source(source: Source) -> Source | None:
+    """The source with an absolute path, so that it is found from everywhere; None where a local one is missing."""
+    if is_remote(source.location):
+        return source
+    path = local_path(source.location).absolute()
+    return Source(str(path)) if path.exists() else None
 
 
 def _without_folders(value: Any, names: Mapping[Path, str]) -> Any:

@@ -17,6 +17,8 @@ from scanloop.errors import ConfigError, ScanloopError
 from scanloop.plan_command import EXAMPLES, help_text, plan
 from scanloop.search_command import EXAMPLES as SEARCH_EXAMPLES
 from scanloop.search_command import search
+from scanloop.storage.address import is_url
+from scanloop.storage_command import storage
 
 app = typer.Typer(
     help="Semi-supervised medical imaging, one command a step. Whole pipelines: python -m pipelines --help",
@@ -101,6 +103,7 @@ for _step in STEPS:
     app.command(_step.replace("_", "-"), epilog=_example)(_command(_step))
 
 
+app.add_typer(storage, name="storage")
 app.command("plan", help=help_text(), epilog=EXAMPLES)(plan)
 app.command("search", epilog=SEARCH_EXAMPLES)(search)
 
@@ -110,7 +113,7 @@ def check(config: Path) -> None:
     """Say whether a configuration is right, or every fault in it."""
     values = load_config(config)
     source = getattr(values.ingest.source, "path", None)
-    if source and not Path(source).exists():
+    if source and not is_url(source) and not Path(source).exists():
         raise ConfigError(f"{config}: ingest.source.path: {source} does not exist")
     typer.echo(f"{config}: right")
 

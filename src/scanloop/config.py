@@ -5,13 +5,26 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from scanloop.sources import DicomSource, FolderSource, NpzSource, Positive, Section, Share, SyntheticSource
+from scanloop.sources import (
+    DicomSource,
+    FolderSource,
+    MedmnistSource,
+    NpzSource,
+    Positive,
+    Section,
+    Share,
+    SyntheticSource,
+    TableSource,
+)
 
 
 class IngestConfig(Section):
     """What comes in, and how it is split."""
 
-    source: Annotated[FolderSource | NpzSource | DicomSource | SyntheticSource, Field(discriminator="kind")]
+    source: Annotated[
+        FolderSource | TableSource | NpzSource | MedmnistSource | DicomSource | SyntheticSource,
+        Field(discriminator="kind"),
+    ]
     base: str | None = Field(None, description="Catalog of an earlier ingest of this archive; only news are read")
     positive_class: str | None = Field(None, description="Whose probability the tables list; the last class by default")
     short_side_px: int = Field(256, ge=16, le=1024, description="Images are shrunk to this, never enlarged")
@@ -187,6 +200,22 @@ class ReportConfig(Section):
     gallery: int = Field(12, ge=0, le=100, description="Queued images shown")
 
 
+class StorageConfig(Section):
+    """What `scanloop storage apply` makes of a bucket; null leaves a rule out."""
+
+    versioning: bool = Field(True, description="Keep what is overwritten or deleted")
+    block_public_access: bool = Field(True, description="Refuse what would make objects public")
+    block_public_acls: bool = Field(True, description="False where a server refuses every write otherwise, as Ceph 16")
+    encryption: Literal["AES256", "aws:kms"] | None = Field("AES256", description="Default encryption at rest")
+    raw_prefix: str = Field("raw/", min_length=1, description="Where the archive lies as it came in")
+    raw_after_days: int | None = Field(30, ge=1, description="Age at which raw objects move to a cheaper class")
+    raw_class: str = Field("STANDARD_IA", min_length=1, description="That class")
+    abort_multipart_days: int | None = Field(7, ge=1, description="Uploads begun and not ended are given up")
+    expire_noncurrent_days: int | None = Field(90, ge=1, description="Overwritten or deleted versions go")
+    scratch_prefix: str = Field("scratch/", min_length=1)
+    expire_scratch_days: int | None = Field(14, ge=1, description="Objects below the scratch prefix go")
+
+
 class RunConfig(Section):
     """One run: a section a step."""
 
@@ -207,6 +236,7 @@ class RunConfig(Section):
     detect_drift: DetectDriftConfig = DetectDriftConfig()
     account: AccountConfig = AccountConfig()
     report: ReportConfig = ReportConfig()
+    storage: StorageConfig = StorageConfig()
 
     def section(self, step: str) -> Section:
         """Section of the step with this name, for example "triage"."""
@@ -214,4 +244,6 @@ class RunConfig(Section):
         return section
 
 
-STEPS = tuple(field.alias or name for name, field in RunConfig.model_fields.items() if name not in {"seed", "name"})
+STEPS = tuple(
+    field.alias or name for name, field in RunConfig.model_fields.items() if name not in {"seed", "name", "storage"}
+)

@@ -11,7 +11,9 @@ ScanloopError
 ├── BudgetError           more would be spent than may be
 ├── TooFewLabelsError     the labels at hand do not allow this step
 ├── ImageError            one image cannot be read; carries a machine-readable reason
-└── SubmissionError       the pipeline server refused or cannot be reached
+├── SubmissionError       the pipeline server refused or cannot be reached
+└── StorageError          an object cannot be listed, read or written
+    └── ObjectGoneError   the object was there when it was listed, and is gone or another one now
 """
 
 
@@ -90,3 +92,21 @@ class SubmissionError(ScanloopError):
     """The pipeline server refused the run or cannot be reached."""
 
     exit_code = 10
+
+
+class StorageError(ScanloopError):
+    """An object cannot be listed, read or written. The message holds its address and never a credential.
+
+    Attributes:
+        code: What the store calls its refusal, for example "AccessDenied"; empty where it was not the store's.
+    """
+
+    exit_code = 11
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ObjectGoneError(StorageError):
+    """An object was there when it was listed, and is gone or another one now."""

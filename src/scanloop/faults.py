@@ -6,6 +6,8 @@ from typing import Any
 from pydantic import ValidationError
 
 CREDENTIALS = re.compile(r"//.*@")
+QUERY = re.compile(r"(://[^?#']*)[?#].*(?=')")
+"""What follows in an address: a signature or a token may stand there."""
 
 
 def listed(subject: object, error: ValidationError) -> str:
@@ -30,4 +32,5 @@ def _place(location: tuple[int | str, ...]) -> str:
 
 
 def _given(value: Any) -> str:
-    return "" if isinstance(value, dict) else f" (given: {CREDENTIALS.sub('//***@', repr(value))})"
+    shown = QUERY.sub(lambda found: f"{found[1]}?***", CREDENTIALS.sub("//***@", repr(value)))
+    return "" if isinstance(value, dict) else f" (given: {shown})"

@@ -5,7 +5,7 @@ from pathlib import Path
 from scanloop.artifacts import read_json
 from scanloop.build import RECORD, RUN, found, read_key
 from scanloop.errors import ArtifactError
-from scanloop.provenance import code_digest, digest, packages, source_digest
+from scanloop.provenance import Source, code_digest, digest, packages, source_digest
 
 
 def all_fresh(folder: Path, names: list[str]) -> bool:
@@ -28,7 +28,7 @@ def _fresh(artifact: Path) -> bool:
         "step": record["step"],
         "config": record["config"],
         "inputs": {name: read_key(artifact.parent / path) for name, path in run["inputs"].items()},
-        "sources": [source_digest(Path(path)) for path in run["sources"]],
+        "sources": [source_digest(Source(*source)) for source in run["sources"]],
         "code": code_digest(f"scanloop.steps.{record['step']}"),
         "packages": packages(),
     }

@@ -8,8 +8,10 @@ import os
 import platform
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from scanloop.storage.address import is_remote, local_path
+from scanloop.storage.store import open_store
 from scanloop.walk import files_below
 
 PACKAGE_ROOT = Path(__file__).parent
@@ -32,13 +34,27 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def source_digest(path: Path) -> str:
+class Source(NamedTuple):
+    """What a step reads that is no artifact: a path or an address, and the endpoint of a server other than Amazon's."""
+
+    location: str
+    endpoint_url: str | None = None
+
+
+def source_digest(source: Source) -> str:
     """Digest of what a source holds: a file's bytes, or the names, sizes and times of change of the files in a folder.
 
-    An artifact counts by its record, which holds the digests of its files.
-    A folder's files are not read, as it may be an archive of terabytes; one that is changed in place, with its size
-    and its time of change put back, goes unseen. A link that leads nowhere counts with its target.
+    An artifact counts by its record, which holds the digests of its files; objects in a store by their names, sizes
+    and ETags. A folder's files are not read, as it may be an archive of terabytes; one that is changed in place, with
+    its size and its time of change put back, goes unseen. A link that leads nowhere counts with its target.
+
+    Raises:
+        StorageError: The store refuses or does not answer.
     """
+    if is_remote(source.location):
+        objects = open_store(source.location, source.endpoint_url).objects()
+        return digest([list(one) for one in objects])
+    path = local_path(source.location)
     if path.is_file():
         return file_digest(path)
     if (record := path / "artifact.json").is_file():

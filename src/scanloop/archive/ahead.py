@@ -8,6 +8,7 @@ from scanloop.archive.readers.record import Later, RawImage
 
 THREADS = 16
 MAX_BYTES_AHEAD = 256 << 20
+AHEAD_PER_THREAD = 4
 
 
 def fetch_ahead(
@@ -23,22 +24,27 @@ def fetch_ahead(
         max_bytes: Sizes of files read and not yet taken, in bytes, at most; a larger file is read alone.
 
     Yields:
-        Images without `Later` payloads; one that could not be read has a fault.
+        Images without `Later` payloads; one that could not be read has a fault. What has another payload, as a frame
+        that is decoded while its file is open, is handed on before the next image is asked for.
     """
-    waiting: deque[tuple[Future[RawImage] | RawImage, int]] = deque()
+    waiting: deque[tuple[Future[RawImage], int]] = deque()
     bytes_ahead = 0
     with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
         try:
             for image in images:
+                later = isinstance(image.payload, Later)
                 nbytes = image.payload.nbytes if isinstance(image.payload, Later) else 0
-                while waiting and (bytes_ahead + nbytes > max_bytes or len(waiting) >= 4 * threads):
+                most = AHEAD_PER_THREAD * threads if later else 0
+                while waiting and (bytes_ahead + nbytes > max_bytes or len(waiting) > most):
                     first, size = waiting.popleft()
                     bytes_ahead -= size
-                    yield first.result() if isinstance(first, Future) else first
-                waiting.append((pool.submit(image.loaded) if isinstance(image.payload, Later) else image, nbytes))
+                    yield first.result()
+                if not later:
+                    yield image
+                    continue
+                waiting.append((pool.submit(image.loaded), nbytes))
                 bytes_ahead += nbytes
             while waiting:
-                first, _ = waiting.popleft()
-                yield first.result() if isinstance(first, Future) else first
+                yield waiting.popleft()[0].result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -23,6 +23,7 @@ from scanloop.artifacts import write_json
 from scanloop.build import scratch, step
 from scanloop.config import IngestConfig
 from scanloop.errors import ArchiveError, ConfigError
+from scanloop.provenance import Source
 from scanloop.sources import DicomSource
 
 logger = logging.getLogger("scanloop")
@@ -73,13 +74,16 @@ class IngestSummary:
     data_digest: str
 
 
-def _sources(config: IngestConfig) -> list[str | None]:
-    """Archive, table of labels, and the key of the pseudonyms, which is made here where it is missing."""
+def _sources(config: IngestConfig) -> list[Source]:
+    """Archive, tables, base, and the key of the pseudonyms, which is made here where it is missing."""
     source = config.source
     if isinstance(source, DicomSource) and source.deidentify and source.key_file:
         refuse_inside(Path(source.key_file), Path(source.path), "the archive")
         read_key(Path(source.key_file))
-    return [*(getattr(source, name, None) for name in ("path", "labels", "key_file")), config.base]
+    stored = [getattr(source, name, None) for name in ("path", "labels", "table")]
+    endpoint_url = getattr(source, "endpoint_url", None)
+    local = [getattr(source, "key_file", None), config.base]
+    return [Source(one, endpoint_url) for one in stored if one] + [Source(one) for one in local if one]
 
 
 @step("catalog", sources=_sources)

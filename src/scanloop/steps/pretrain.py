@@ -18,7 +18,7 @@ from scanloop.embedding.preprocess import Preprocess
 from scanloop.embedding.weights import load_weights
 from scanloop.errors import ArchiveError
 from scanloop.pretraining.simclr import train_simclr
-from scanloop.provenance import digest, file_digest
+from scanloop.provenance import Source, digest, file_digest
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PretrainSummary:
     last_loss: float | None
 
 
-@step("encoder", sources=lambda config: [config.weights])
+@step("encoder", sources=lambda config: [Source(config.weights)] if config.weights else [])
 def pretrain(config: PretrainConfig, *, catalog: Path, output: Path) -> PretrainSummary:
     """Encoder trained by SimCLR on the training part of a catalog, or taken from a weights file as it is.
 

@@ -5,11 +5,13 @@ from typing import Any
 
 from scanloop.archive.readers.dicom import read_dicom
 from scanloop.archive.readers.folder import read_folder
+from scanloop.archive.readers.medmnist import read_medmnist
 from scanloop.archive.readers.npz import read_npz
 from scanloop.archive.readers.record import RawImage
 from scanloop.archive.readers.synthetic import read_synthetic
+from scanloop.archive.readers.table import read_table
 from scanloop.config import IngestConfig
-from scanloop.sources import DicomSource, FolderSource, NpzSource
+from scanloop.sources import DicomSource, FolderSource, MedmnistSource, NpzSource, TableSource
 
 __all__ = ["RawImage", "read"]
 
@@ -33,8 +35,12 @@ def read(
     """
     if isinstance(config.source, FolderSource):
         return read_folder(config.source)
+    if isinstance(config.source, TableSource):
+        return read_table(config.source)
     if isinstance(config.source, NpzSource):
         return read_npz(config.source)
+    if isinstance(config.source, MedmnistSource):
+        return read_medmnist(config.source)
     if isinstance(config.source, DicomSource):
         return read_dicom(config, {} if evidence is None else evidence, is_known)
     return read_synthetic(config)

@@ -3,9 +3,10 @@
 import logging
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from scanloop.archive.readers.files import SourceFile, later, list_files
+from scanloop.archive.readers.files import SourceFile, archive_name, later, list_files
+from scanloop.archive.readers.labels import kept_labels
 from scanloop.archive.readers.record import RawImage
 from scanloop.errors import ArchiveError
 from scanloop.sources import FolderSource
@@ -22,20 +23,22 @@ def read_folder(source: FolderSource) -> Iterator[RawImage]:
     Raises:
         ArchiveError: The path or the labelled folder is missing, the tar is broken, or there is no file.
     """
-    root = Path(source.path)
-    files = list_files(root)
+    root = archive_name(source.path)
+    files = list_files(source.path, source.endpoint_url)
     placed = [(file, _place(file.inside, source)) for file in files]
     images = [(file, place) for file, place in placed if place is not None]
-    _refuse_unusable(root, source, files, [file for file, _ in images])
+    _refuse_unusable(source.path, source, files, [file for file, _ in images])
     if elsewhere := len(files) - len(images):
-        logger.info("%s: %d files outside of the image folders are left aside", root.name, elsewhere)
+        logger.info("%s: %d files outside of the image folders are left aside", root, elsewhere)
     patient = re.compile(source.patient_pattern) if source.patient_pattern else None
-    for file, place in images:
+    kept = kept_labels([place or None for _, place in images], source.labelled, source.seed)
+    for (file, place), keep in zip(images, kept, strict=True):
         found = patient.search(file.inside) if patient else None
         yield RawImage(
-            uri=f"{root.absolute().name}/{file.inside}",
+            uri=f"{root}/{file.inside}",
             payload=later(file),
-            label=place or None,
+            label=(place or None) if keep else None,
+            hidden_label=None if keep else place,
             patient_id=found[1] if found else None,
             version=file.version,
         )
@@ -44,13 +47,21 @@ def read_folder(source: FolderSource) -> Iterator[RawImage]:
 def _place(inside: str, source: FolderSource) -> str | None:
     """Class of a labelled file, "" of an unlabelled one, None of a file that is no image of the archive."""
     folders = PurePosixPath(inside).parts[:-1]
-    labelled, unlabelled = (_end(folders, name) for name in (source.labelled_dir, source.unlabelled_dir))
+    labelled, unlabelled = _first_end(folders, _labelled_dirs(source)), _end(folders, source.unlabelled_dir)
     if labelled is None and unlabelled is None:
         return None
     # Of two that match, the inner folder says what the file is.
     if labelled is None or (unlabelled is not None and unlabelled > labelled):
         return ""
     return folders[labelled] if labelled < len(folders) else ""
+
+
+def _labelled_dirs(source: FolderSource) -> tuple[str, ...]:
+    return (source.labelled_dir,) if isinstance(source.labelled_dir, str) else source.labelled_dir
+
+
+def _first_end(folders: tuple[str, ...], names: tuple[str, ...]) -> int | None:
+    return min((end for name in names if (end := _end(folders, name)) is not None), default=None)
 
 
 def _end(folders: tuple[str, ...], name: str) -> int | None:
@@ -62,10 +73,11 @@ def _end(folders: tuple[str, ...], name: str) -> int | None:
     return None
 
 
-def _refuse_unusable(root: Path, source: FolderSource, files: list[SourceFile], images: list[SourceFile]) -> None:
+def _refuse_unusable(root: str, source: FolderSource, files: list[SourceFile], images: list[SourceFile]) -> None:
     if not files:
         raise ArchiveError(f"{root} holds no file; put class folders below {source.labelled_dir!r} in it")
-    if not any(_end(PurePosixPath(file.inside).parts[:-1], source.labelled_dir) is not None for file in files):
+    labelled_dirs = _labelled_dirs(source)
+    if not any(_first_end(PurePosixPath(file.inside).parts[:-1], labelled_dirs) is not None for file in files):
         found = sorted({folder for file in files for folder in PurePosixPath(file.inside).parts[:-1]})
         raise ArchiveError(
             f"{root} holds no folder {source.labelled_dir!r} with files; set ingest.source.labelled_dir "
