@@ -150,8 +150,10 @@ def data_digest(journal: Journal) -> str:
     return digest.hexdigest()
 
 
-def _near_duplicates(journal: Journal, config: IngestConfig, catalog: Path, thumbnails: ThumbnailFile) -> Labels:
-    """Pairs of rows that look the same, of which at least one is new."""
+def _near_duplicates(
+    journal: Journal, config: IngestConfig, catalog: Path, thumbnails: ThumbnailFile
+) -> tuple[Labels, int]:
+    """Pairs of rows that look the same, of which at least one is new, and the most bits that they differ in."""
     new = journal.first_own_row
     rows: Labels = journal.array("SELECT row FROM slices WHERE phash IS NOT NULL ORDER BY row", np.int64)
     hashes = journal.array("SELECT phash FROM slices WHERE phash IS NOT NULL ORDER BY row", np.int64).view(np.uint64)
