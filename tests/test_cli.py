@@ -68,7 +68,7 @@ def test_check_says_that_a_configuration_is_right(config: Path) -> None:
 
 
 def test_check_names_an_archive_that_is_not_there(tmp_path: Path, config: Path) -> None:
-    config.write_text(f"ingest: {{source: {{kind: folder, path: {tmp_path / 'absent'}}}}}\n")
+    config.write_text(f"ingest: {{source: {{kind: folder, path: {tmp_path / 'absent'}, deidentify: false}}}}\n")
     result = invoke("check", str(config))
     assert isinstance(result.exception, ConfigError)
     assert "ingest.source.path" in str(result.exception)

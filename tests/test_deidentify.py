@@ -138,7 +138,7 @@ def test_the_map_is_private_lies_beside_the_key_and_leads_back(data_dir: Path, t
     map_file, key_file = sorted((tmp_path / "private").iterdir(), key=lambda path: path.suffix != ".csv")
     assert (stat.S_IMODE(map_file.stat().st_mode), stat.S_IMODE(key_file.stat().st_mode)) == (0o600, 0o600)
     rows = list(csv.reader(map_file.open()))
-    path_of = dict(rows[1:])
+    path_of = {uri: path for uri, path, _ in rows[1:]}
     with tarfile.open(archive) as tar:
         assert sorted(path_of.values()) == sorted(one.name.removeprefix("./") for one in tar if one.isfile())
     sources = read_table(tmp_path / "run" / "catalog", "sources.parquet")
@@ -292,7 +292,7 @@ def test_a_key_is_made_once_and_private_whatever_the_umask(tmp_path: Path) -> No
 
 def test_pseudonyms_tell_kinds_apart_and_days_lie_in_two_years() -> None:
     names = Pseudonyms(bytes(range(32)))
-    assert len({names.patient("1"), names.study("1"), names.path("1").partition("/")[2]}) == 3
+    assert len({names.patient("1"), names.study("1"), names.path("dicom", "1").partition("/")[2]}) == 3
     assert names.patient(None) is names.patient("") is names.shifted(date(2020, 1, 1), None) is None
     shifts = {
         (date(2020, 1, 1) - (names.shifted(date(2020, 1, 1), str(patient)) or date.max)).days for patient in range(500)

@@ -26,11 +26,29 @@ class Section(BaseModel):
         return {key: seed | value if isinstance(value, dict) else value for key, value in (inside | values).items()}
 
 
-class FolderSource(Section):
+class PatientSource(Section):
+    """What every source of patients' files shares: names, ids and paths become pseudonyms unless told otherwise."""
+
+    path: str = Field(description="Directory or .tar file")
+    deidentify: bool = Field(True, description="False, for public sets, keeps paths and ids as they are")
+    key_file: str | None = Field(None, description="Secret of the pseudonyms, outside of the run; made when missing")
+    modified_dates: bool = Field(False, description="Keep study dates, shifted by days that are each patient's own")
+    patient_characteristics: bool = Field(False, description="Keep sex and age; ages above 89 become 90")
+    burned_in: Literal["flag", "quarantine"] = Field(
+        "flag", description="What becomes of slices that seem to hold text, where the source is de-identified"
+    )
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if self.deidentify and not self.key_file:
+            raise ValueError("deidentify needs a key_file outside of the run; for a public set say deidentify: false")
+        return self
+
+
+class FolderSource(PatientSource):
     """Class folders with labels beside a folder without, in a directory or a tar file."""
 
     kind: Literal["folder"] = "folder"
-    path: str = Field(description="Directory or .tar file")
     labelled_dir: str = Field("labelled", description="Folder of class folders, anywhere below the path")
     unlabelled_dir: str = Field("unlabelled", description="Folder of images without labels")
     patient_pattern: str | None = Field(
@@ -71,21 +89,10 @@ class SyntheticSource(Section):
     copy_share: Share = Field(0.02, description="Share of slices written a second time, byte for byte")
 
 
-class DicomSource(Section):
+class DicomSource(PatientSource):
     """DICOM objects in a directory or a tar; names, ids and paths become pseudonyms unless told otherwise."""
 
     kind: Literal["dicom"] = "dicom"
-    path: str = Field(description="Directory or .tar file")
     labels: str | None = Field(None, description="CSV with the column 'label' and one column that names what it labels")
     modalities: tuple[str, ...] = Field((), description="Modalities that come in, such as MR; all when empty")
     max_frames: int = Field(10_000, ge=1, description="Objects of more frames are quarantined")
-    deidentify: bool = Field(True, description="False, for public sets, keeps paths and ids as they are")
-    key_file: str | None = Field(None, description="Secret of the pseudonyms, outside of the run; made when missing")
-    modified_dates: bool = Field(False, description="Keep study dates, shifted by days that are each patient's own")
-    patient_characteristics: bool = Field(False, description="Keep sex and age; ages above 89 become 90")
-
-    @model_validator(mode="after")
-    def _has_a_key(self) -> Self:
-        if self.deidentify and not self.key_file:
-            raise ValueError("deidentify needs a key_file outside of the run; for a public set say deidentify: false")
-        return self

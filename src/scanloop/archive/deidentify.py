@@ -49,9 +49,9 @@ class Pseudonyms:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def path(self, inside: str) -> str:
-        """Uri of a file, without the name of its archive."""
-        return f"dicom/{self._hash('path', inside)}"
+    def path(self, kind: str, inside: str) -> str:
+        """Uri of a file of this kind of source, without the name of its archive."""
+        return f"{kind}/{self._hash('path', inside)}"
 
     def patient(self, patient_id: str | None) -> str | None:
         """Stand-in of a patient."""
@@ -60,6 +60,10 @@ class Pseudonyms:
     def study(self, study_id: str | None) -> str | None:
         """Stand-in of an examination."""
         return self._hash("study", study_id) if study_id else None
+
+    def site(self, site: str | None) -> str | None:
+        """Stand-in of a place."""
+        return self._hash("site", site) if site else None
 
     def archive(self, path: Path) -> str:
         """Short stand-in of the place of an archive, for the name of its map."""
@@ -97,6 +101,17 @@ def read_key(path: Path) -> bytes:
     if len(key) < KEY_BYTES:
         raise ConfigError(f"{path}: {len(key)} bytes are no key; at least {KEY_BYTES} random ones are needed")
     return key
+
+
+def forgotten_file(key_file: Path) -> Path:
+    """List of patients who were erased, beside the key that their pseudonyms are made with."""
+    return key_file.with_name(f"{key_file.name}.forgotten")
+
+
+def read_forgotten(key_file: Path) -> frozenset[str]:
+    """Pseudonyms of patients who were erased and must not come in again."""
+    path = forgotten_file(key_file)
+    return frozenset(path.read_text().split()) if path.exists() else frozenset()
 
 
 def refuse_inside(path: Path, folder: Path, what: str) -> None:

@@ -24,7 +24,7 @@ from scanloop.build import scratch, step
 from scanloop.config import IngestConfig
 from scanloop.errors import ArchiveError, ConfigError
 from scanloop.provenance import digest
-from scanloop.sources import DicomSource
+from scanloop.sources import PatientSource
 from scanloop.types import Image
 
 logger = logging.getLogger("scanloop")
@@ -74,7 +74,7 @@ class IngestSummary:
 def _sources(config: IngestConfig) -> list[str | None]:
     """Archive, table of labels, and the key of the pseudonyms, which is made here where it is missing."""
     source = config.source
-    if isinstance(source, DicomSource) and source.deidentify and source.key_file:
+    if isinstance(source, PatientSource) and source.deidentify and source.key_file:
         refuse_inside(Path(source.key_file), Path(source.path), "the archive")
         read_key(Path(source.key_file))
     return [getattr(source, name, None) for name in ("path", "labels", "key_file")]
@@ -92,7 +92,7 @@ def ingest(config: IngestConfig, *, output: Path) -> IngestSummary:
         ArchiveError: The source is missing or holds no image that can be read, or no label.
         ConfigError: The positive class is not among the classes.
     """
-    if isinstance(config.source, DicomSource) and config.source.key_file:
+    if isinstance(config.source, PatientSource) and config.source.key_file:
         refuse_inside(Path(config.source.key_file), output.parent, "the run's folder")
     shutil.rmtree(output / FOLDER, ignore_errors=True)
     evidence: dict[str, Any] = {}

@@ -5,6 +5,7 @@ from typing import Any
 
 from scanloop.archive.readers.dicom import read_dicom
 from scanloop.archive.readers.folder import read_folder
+from scanloop.archive.readers.hiding import hide
 from scanloop.archive.readers.npz import read_npz
 from scanloop.archive.readers.record import RawImage
 from scanloop.archive.readers.synthetic import read_synthetic
@@ -25,10 +26,12 @@ def read(config: IngestConfig, evidence: dict[str, Any] | None = None) -> Iterat
         ArchiveError: The source is missing, is not what its kind says, or holds no image.
         ConfigError: The configuration does not fit the source.
     """
+    evidence = {} if evidence is None else evidence
     if isinstance(config.source, FolderSource):
-        return read_folder(config.source)
+        images = read_folder(config.source)
+        return hide(images, config.source, evidence) if config.source.deidentify else images
     if isinstance(config.source, NpzSource):
         return read_npz(config.source)
     if isinstance(config.source, DicomSource):
-        return read_dicom(config, {} if evidence is None else evidence)
+        return read_dicom(config, evidence)
     return read_synthetic(config)

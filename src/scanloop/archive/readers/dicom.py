@@ -47,12 +47,14 @@ def read_dicom(config: IngestConfig, evidence: dict[str, Any]) -> Iterator[RawIm
         for uri, file in named:
             try:
                 part, facts = _open(process, file, source)
-                identity = identities.identity(facts)
+                identity = identities.identity(uri, facts)
             except ImageError as error:
                 yield RawImage(uri, b"", fault=error)
                 continue
+            if identity is None:  # of a patient who was erased
+                continue
             yield from _images(process, uri, part, facts, identity, _label(labels, file, facts))
-    evidence.update(identities.finish() or {})
+    evidence.update(identities.finish())
 
 
 def _images(

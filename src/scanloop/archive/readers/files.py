@@ -84,7 +84,7 @@ def _list_tar(path: Path) -> list[SourceFile]:
             f"{path}: not a whole, uncompressed tar ({error}); decompress it or copy it again"
         ) from error
     for inside, target in links.items():
-        missing = SourceFile(inside, path, fault=f"a link to {target}, which is not in the tar")
+        missing = SourceFile(inside, path, fault="a link to a file that is not in the tar")
         files[inside] = files.get(target, missing)._replace(inside=inside)
     return sorted(files.values())
 

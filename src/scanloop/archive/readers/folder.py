@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from scanloop.archive.identities import hidden_order
 from scanloop.archive.readers.files import SourceFile, list_files, read_bytes
 from scanloop.archive.readers.record import RawImage
 from scanloop.errors import ArchiveError
@@ -16,6 +17,8 @@ logger = logging.getLogger("scanloop")
 def read_folder(source: FolderSource) -> Iterator[RawImage]:
     """Every file in the labelled and the unlabelled folder, whatever its suffix, sorted by uri.
 
+    Sorted by pseudonym where the source is de-identified: an alphabetical order would tell whose is whose.
+
     A uri is the name of the directory or tar and the path inside. An image's class is the folder below the labelled
     folder; one that lies directly in the labelled folder is unlabelled. Files elsewhere are counted and logged.
 
@@ -26,6 +29,8 @@ def read_folder(source: FolderSource) -> Iterator[RawImage]:
     files = list_files(root)
     placed = [(file, _place(file.inside, source)) for file in files]
     images = [(file, place) for file, place in placed if place is not None]
+    order = hidden_order(source)
+    images.sort(key=lambda image: order(image[0].inside))
     _refuse_unusable(root, source, files, [file for file, _ in images])
     if elsewhere := len(files) - len(images):
         logger.info("%s: %d files outside of the image folders are left aside", root.name, elsewhere)
@@ -68,9 +73,9 @@ def _refuse_unusable(root: Path, source: FolderSource, files: list[SourceFile], 
         raise ArchiveError(f"{root} holds no file; put class folders below {source.labelled_dir!r} in it")
     if not any(_end(PurePosixPath(file.inside).parts[:-1], source.labelled_dir) is not None for file in files):
         found = sorted({folder for file in files for folder in PurePosixPath(file.inside).parts[:-1]})
+        listed = "" if source.deidentify else f" (folders found: {', '.join(found[:20]) or 'none'})"
         raise ArchiveError(
-            f"{root} holds no folder {source.labelled_dir!r} with files; set ingest.source.labelled_dir "
-            f"(folders found: {', '.join(found[:20]) or 'none'})"
+            f"{root} holds no folder {source.labelled_dir!r} with files; set ingest.source.labelled_dir{listed}"
         )
     if not any(_place(file.inside, source) for file in images):
         raise ArchiveError(f"{root}: {source.labelled_dir!r} holds no class folders; make one a class, named after it")
