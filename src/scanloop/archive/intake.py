@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
+from scanloop.archive.burned_in import text_attributes
 from scanloop.archive.decode import (
     Decoded,
     check_size,
@@ -154,9 +155,11 @@ class Intake:
 
     def _new_slice(self, raw: RawImage, sha256: str, slice_id: str) -> Slice:
         height, width, bits, stored = self._decode(raw.payload)
+        attributes = text_attributes(stored, self._config.source)
         location = self._shards.add(slice_id, encode_png(stored))
         self._keep_thumbnail(thumbnail(stored))
-        return Slice(slice_id, sha256, raw.frame, len(self.slices), height, width, bits, location)
+        row = len(self.slices)
+        return Slice(slice_id, sha256, raw.frame, row, height, width, bits, location, attributes=attributes)
 
     def _decode(self, payload: bytes | Image | Frame) -> tuple[int, int, int, Image]:
         """Height, width and bits of the source, and the slice as it is stored."""

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from scanloop.archive.burned_in import text_evidence
 from scanloop.archive.deidentify import read_key, refuse_inside
 from scanloop.archive.duplicates import THUMBNAIL_PX, near_duplicate_pairs, perceptual_hashes
 from scanloop.archive.intake import Intake, Slice
@@ -121,7 +122,8 @@ def ingest(config: IngestConfig, *, output: Path) -> IngestSummary:
     }
     write_json(output / "catalog.json", facts)
     if evidence:
-        write_json(output / EVIDENCE, evidence)
+        text = text_evidence((one.attributes for one in slices), [refusal.reason for refusal in intake.refusals])
+        write_json(output / EVIDENCE, evidence | text)
     changed = {
         "quarantined": len(intake.refusals),
         "validation": facts["splits"]["validation"],
