@@ -35,11 +35,11 @@ def config(tmp_path: Path) -> Path:
 
 def test_help_lists_a_command_for_every_step() -> None:
     text = invoke("--help").output
-    for command in (*COMMANDS, "plan", "check", "version"):
+    for command in (*COMMANDS, "plan", "forget", "check", "version"):
         assert re.search(rf"^\W*{command}\s", text, re.MULTILINE), command
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "plan", "check"])
+@pytest.mark.parametrize("command", [*COMMANDS, "plan", "forget", "check"])
 def test_every_commands_help_has_an_example_of_itself(command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0

@@ -11,7 +11,8 @@ ScanloopError
 ├── BudgetError           more would be spent than may be
 ├── TooFewLabelsError     the labels at hand do not allow this step
 ├── ImageError            one image cannot be read; carries a machine-readable reason
-└── SubmissionError       the pipeline server refused or cannot be reached
+├── SubmissionError       the pipeline server refused or cannot be reached
+└── ErasureError          a patient is not here to be erased, or traces are left
 """
 
 
@@ -90,3 +91,17 @@ class SubmissionError(ScanloopError):
     """The pipeline server refused the run or cannot be reached."""
 
     exit_code = 10
+
+
+class ErasureError(ScanloopError):
+    """A patient is not here to be erased, a run is at work, or traces are left. The message says which.
+
+    Attributes:
+        patient_is_absent: Whether all that is wrong is that the patient is not here.
+    """
+
+    exit_code = 12
+
+    def __init__(self, message: str, *, patient_is_absent: bool = False) -> None:
+        super().__init__(message)
+        self.patient_is_absent = patient_is_absent

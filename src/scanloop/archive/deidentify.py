@@ -4,8 +4,11 @@ Follows the Basic Application Level Confidentiality Profile of DICOM PS3.15 Anne
 copied, so everything that the profile removes is gone; what stays is named here, and free text never does.
 """
 
+import csv
+import glob
 import hashlib
 import hmac
+import io
 import os
 import re
 import secrets
@@ -65,6 +68,10 @@ class Pseudonyms:
         """Stand-in of a place."""
         return self._hash("site", site) if site else None
 
+    def erasure(self, pseudonym: str) -> str:
+        """Name of the erasure of a patient, which tells nothing of the pseudonym."""
+        return self._hash("erasure", pseudonym)
+
     def archive(self, path: Path) -> str:
         """Short stand-in of the place of an archive, for the name of its map."""
         return self._hash("archive", str(path.absolute()))[:8]
@@ -108,10 +115,33 @@ def forgotten_file(key_file: Path) -> Path:
     return key_file.with_name(f"{key_file.name}.forgotten")
 
 
+def map_files(key_file: Path) -> list[Path]:
+    """Maps from uris to paths that stand beside a key."""
+    return sorted(key_file.parent.glob(f"{glob.escape(key_file.name)}.*.map.csv"))
+
+
 def read_forgotten(key_file: Path) -> frozenset[str]:
     """Pseudonyms of patients who were erased and must not come in again."""
     path = forgotten_file(key_file)
     return frozenset(path.read_text().split()) if path.exists() else frozenset()
+
+
+def remember_forgotten(key_file: Path, pseudonym: str) -> None:
+    """Keep a patient out of every later ingest under this key."""
+    known = read_forgotten(key_file)
+    if pseudonym not in known:
+        write_private(forgotten_file(key_file), "".join(f"{one}\n" for one in sorted({*known, pseudonym})).encode())
+
+
+def erase_from_map(path: Path, pseudonym: str, uris: frozenset[str]) -> None:
+    """Take a patient's files out of a private map."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.reader(file))
+    kept = [row for row in rows if row[0] not in uris and row[-1] != pseudonym]
+    if kept != rows:
+        sink = io.StringIO()
+        csv.writer(sink, lineterminator="\n").writerows(kept)
+        write_private(path, sink.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def refuse_inside(path: Path, folder: Path, what: str) -> None:
