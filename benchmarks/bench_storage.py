@@ -60,7 +60,7 @@ def fill(endpoint_url: str, count: int) -> None:
             if "BucketAlready" in str(error):
                 break
             time.sleep(0.2)
-    payload = random.Random(0).randbytes(BYTES)
+    payload = random.Random(0).randbytes(BYTES)  # noqa: S311  bytes, no secret
     with ThreadPoolExecutor(16) as pool:
         keys = [f"raw/{number // 1000:04d}/{number:07d}.jpg" for number in range(count)]
         list(pool.map(lambda key: client.put_object(Bucket=BUCKET, Key=key, Body=payload), keys))
@@ -87,7 +87,9 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             name: {"median": round(statistics.median(own), 1), "least": round(min(own), 1), "most": round(max(own), 1)}
             for name, own in rates.items()
         },
-        "megabytes_per_second": {name: round(statistics.median(rates[name]) * BYTES / 1e6, 2) for name in ("pool", "one at a time")},
+        "megabytes_per_second": {
+            name: round(statistics.median(rates[name]) * BYTES / 1e6, 2) for name in ("pool", "one at a time")
+        },
         "ratio": round(statistics.median(rates["pool"]) / statistics.median(rates["one at a time"]), 2),
         "n": options.repeats,
     }  # fmt: skip

@@ -35,11 +35,11 @@ def config(tmp_path: Path) -> Path:
 
 def test_help_lists_a_command_for_every_step() -> None:
     text = invoke("--help").output
-    for command in (*COMMANDS, "plan", "check", "version"):
+    for command in (*COMMANDS, "plan", "forget", "check", "version"):
         assert re.search(rf"^\W*{command}\s", text, re.MULTILINE), command
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "plan", "check"])
+@pytest.mark.parametrize("command", [*COMMANDS, "plan", "forget", "check"])
 def test_every_commands_help_has_an_example_of_itself(command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0
@@ -68,7 +68,7 @@ def test_check_says_that_a_configuration_is_right(config: Path) -> None:
 
 
 def test_check_names_an_archive_that_is_not_there(tmp_path: Path, config: Path) -> None:
-    config.write_text(f"ingest: {{source: {{kind: folder, path: {tmp_path / 'absent'}}}}}\n")
+    config.write_text(f"ingest: {{source: {{kind: folder, path: {tmp_path / 'absent'}, deidentify: false}}}}\n")
     result = invoke("check", str(config))
     assert isinstance(result.exception, ConfigError)
     assert "ingest.source.path" in str(result.exception)

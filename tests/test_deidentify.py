@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import re
 import stat
@@ -11,12 +10,11 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
-import pyarrow.parquet as pq
 import pydicom
 import pytest
 from dicom_objects import TABLE, ct
 from pydantic import ValidationError
+from searching import everything_in
 
 from scanloop.archive.deidentify import Pseudonyms, parse_age, parse_day, read_key, write_private
 from scanloop.artifacts import is_exempt, read_json, read_table
@@ -48,39 +46,6 @@ def originals(dataset: pydicom.Dataset) -> set[str]:
             values = element.value if element.VM > 1 else [element.value]
             found |= {part for value in values for part in re.split(r"[\^=]", str(value or "")) if part.strip()}
     return {text.strip() for text in found}
-
-
-def everything_in(folder: Path) -> tuple[bytes, set[str]]:
-    """All bytes of a folder, those inside of tables, archives and images included, and all texts in tables and JSON."""
-    blobs, cells = [], set()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        payload = path.read_bytes()
-        blobs.append(path.name.encode())
-        if path.suffix == ".parquet":  # its bytes are compressed: what they hold by accident says nothing
-            table = pq.read_table(path)
-            blobs.append(str(table.schema.metadata).encode())
-            cells |= {value for row in table.to_pylist() for value in row.values() if isinstance(value, str)}
-            continue
-        blobs.append(payload)
-        if path.suffix == ".json":
-            cells |= set(texts(json.loads(payload)))
-        elif path.suffix == ".tar":
-            with tarfile.open(path) as tar:
-                for member in tar:
-                    png = tar.extractfile(member).read()
-                    blobs += [member.name.encode(), png, str(PIL.Image.open(io.BytesIO(png)).info).encode()]
-        elif path.suffix == ".npz":
-            with np.load(path) as arrays:
-                blobs += [arrays[name].tobytes() for name in arrays.files]
-    return b"\0".join([*blobs, *(cell.encode() for cell in sorted(cells))]), cells
-
-
-def texts(value: object) -> list[str]:
-    if isinstance(value, dict):
-        return [text for pair in value.items() for part in pair for text in texts(part)]
-    if isinstance(value, list):
-        return [text for part in value for text in texts(part)]
-    return [value] if isinstance(value, str) else []
 
 
 def originals_of(archive: Path) -> tuple[set[str], set[str]]:
@@ -138,7 +103,7 @@ def test_the_map_is_private_lies_beside_the_key_and_leads_back(data_dir: Path, t
     map_file, key_file = sorted((tmp_path / "private").iterdir(), key=lambda path: path.suffix != ".csv")
     assert (stat.S_IMODE(map_file.stat().st_mode), stat.S_IMODE(key_file.stat().st_mode)) == (0o600, 0o600)
     rows = list(csv.reader(map_file.open()))
-    path_of = dict(rows[1:])
+    path_of = {uri: path for uri, path, _ in rows[1:]}
     with tarfile.open(archive) as tar:
         assert sorted(path_of.values()) == sorted(one.name.removeprefix("./") for one in tar if one.isfile())
     sources = read_table(tmp_path / "run" / "catalog", "sources.parquet")
@@ -154,7 +119,7 @@ def test_the_map_is_private_lies_beside_the_key_and_leads_back(data_dir: Path, t
     assert evidence["elements_withheld"] > 10_000
     assert not (tmp_path / "run" / "catalog" / "attributes.parquet").exists() or set(
         read_table(tmp_path / "run" / "catalog", "attributes.parquet")["name"]
-    ) <= {"body_part", "view"}
+    ) <= {"body_part", "view", "burned_in_text"}
 
 
 def small(folder: Path) -> Path:
@@ -292,7 +257,7 @@ def test_a_key_is_made_once_and_private_whatever_the_umask(tmp_path: Path) -> No
 
 def test_pseudonyms_tell_kinds_apart_and_days_lie_in_two_years() -> None:
     names = Pseudonyms(bytes(range(32)))
-    assert len({names.patient("1"), names.study("1"), names.path("1").partition("/")[2]}) == 3
+    assert len({names.patient("1"), names.study("1"), names.path("dicom", "1").partition("/")[2]}) == 3
     assert names.patient(None) is names.patient("") is names.shifted(date(2020, 1, 1), None) is None
     shifts = {
         (date(2020, 1, 1) - (names.shifted(date(2020, 1, 1), str(patient)) or date.max)).days for patient in range(500)

@@ -206,7 +206,9 @@ def test_a_grown_archive_embeds_its_new_shards_only(chain: Chain, tmp_path: Path
     for name, keep in (("first", 100), ("grown", 140)):
         source = tmp_path / f"source-{name}"
         new_folder_archive(source, keep)
-        config = IngestConfig(source={"kind": "folder", "path": str(source)}, short_side_px=32, shard_slices=40)
+        config = IngestConfig(
+            source={"kind": "folder", "path": str(source), "deidentify": False}, short_side_px=32, shard_slices=40
+        )
         ingest(config, output=tmp_path / f"catalog-{name}")
     embed(
         EmbedConfig(),

@@ -51,7 +51,7 @@ def small(root: Path, **extra: bytes) -> Path:
 
 
 def folder_config(root: Path, **changes: object) -> IngestConfig:
-    return IngestConfig(source=FolderSource(path=str(root)), **changes)
+    return IngestConfig(source=FolderSource(path=str(root), deidentify=False), **changes)
 
 
 def file_bytes(artifact: Path) -> dict[str, bytes]:
@@ -61,7 +61,7 @@ def file_bytes(artifact: Path) -> dict[str, bytes]:
 
 def test_the_brain_archive_comes_in_whole(data_dir: Path, tmp_path: Path) -> None:
     path = data_dir / "brain_mri_oc.tar"
-    source = FolderSource(path=str(path), labelled_dir="avec_labels", unlabelled_dir="sans_label")
+    source = FolderSource(path=str(path), deidentify=False, labelled_dir="avec_labels", unlabelled_dir="sans_label")
     catalog = tmp_path / "catalog"
     summary = ingest(IngestConfig(source=source, positive_class="cancer", test_share=0.2), output=catalog)
     assert (summary.uris, summary.slices, summary.exact_copies, summary.labelled) == (1506, 1410, 96, 99)
@@ -253,7 +253,7 @@ def test_patients_and_look_alikes_form_one_group(tmp_path: Path) -> None:
         "unlabelled/p2-b.png": png(60),
     }
     root = put(small(tmp_path / "archive"), look_alikes)
-    source = FolderSource(path=str(root), patient_pattern=r"(p\d)-")
+    source = FolderSource(path=str(root), deidentify=False, patient_pattern=r"(p\d)-")
     summary = ingest(IngestConfig(source=source), output=tmp_path / "catalog")
     assert (summary.slices, summary.groups, summary.near_duplicate_groups) == (23, 21, 1)
     manifest = read_table(tmp_path / "catalog", "manifest")

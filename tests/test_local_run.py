@@ -136,7 +136,7 @@ def test_a_second_run_into_a_folder_at_work_is_refused(loop: Loop) -> None:
 def test_an_empty_folder_as_archive_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     config = tmp_path / "run.yaml"
-    config.write_text(f"ingest: {{source: {{kind: folder, path: {tmp_path / 'empty'}}}}}\n")
+    config.write_text(f"ingest: {{source: {{kind: folder, path: {tmp_path / 'empty'}, deidentify: false}}}}\n")
     done = run(config, tmp_path / "run")
     assert done.code == ArchiveError.exit_code, done.text
     errors = [line for line in done.text.splitlines() if line.startswith("error: ")]

@@ -17,7 +17,7 @@ from scanloop.steps.pretrain import pretrain
 
 def made(output: Path, archive: str, weights: str) -> dict[str, bytes]:
     """Every file of a catalog and an encoder, but for the records, which are not the steps' own."""
-    ingest(IngestConfig(source=FolderSource(path=archive)), output=output / "catalog")
+    ingest(IngestConfig(source=FolderSource(path=archive, deidentify=False)), output=output / "catalog")
     config = PretrainConfig(method="none", weights=weights, input_px=32)
     pretrain(config, catalog=output / "catalog", output=output / "encoder")
     return {

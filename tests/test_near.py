@@ -160,7 +160,10 @@ def brain(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Catalog, embeddings and triage of the real brain archive."""
     folder = tmp_path_factory.mktemp("brain")
     source = FolderSource(
-        path=str(data_dir / "brain_mri_oc.tar"), labelled_dir="avec_labels", unlabelled_dir="sans_label"
+        deidentify=False,
+        path=str(data_dir / "brain_mri_oc.tar"),
+        labelled_dir="avec_labels",
+        unlabelled_dir="sans_label",
     )
     ingest(IngestConfig(source=source, positive_class="cancer", short_side_px=128), output=folder / "catalog")
     weights = str(data_dir / "weights" / "SqueezeNet_fp16.onnx")

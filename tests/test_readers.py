@@ -47,7 +47,8 @@ def tar(path: Path, tree: dict[str, bytes] = TREE, mode: str = "w") -> Path:
 
 
 def from_folder(path: Path, **source: str) -> list[RawImage]:
-    return [raw.loaded() for raw in read(IngestConfig(source=FolderSource(path=str(path), **source)))]
+    config = IngestConfig(source=FolderSource(path=str(path), deidentify=False, **source))
+    return [raw.loaded() for raw in read(config)]
 
 
 def test_a_directory_and_a_tar_of_it_hold_the_same_images(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_names_that_are_no_unicode_become_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pattern", ["(unclosed", "nogroup"])
 def test_a_patient_pattern_without_a_group_is_a_fault_of_the_configuration(pattern: str) -> None:
     with pytest.raises(ValidationError, match="patient_pattern"):
-        FolderSource(path="x", patient_pattern=pattern)
+        FolderSource(path="x", deidentify=False, patient_pattern=pattern)
 
 
 @pytest.mark.parametrize(

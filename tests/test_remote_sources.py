@@ -67,7 +67,7 @@ def test_listing_reads_no_object_and_a_version_changes_with_its_object_alone(buc
     bucket.put(set__labelled__x__1=b"one", set__labelled__x__2=b"two")
 
     def versions() -> dict[str, str | None]:
-        source = FolderSource(path=f"s3://{bucket.name}/set", endpoint_url=bucket.proxy.url)
+        source = FolderSource(deidentify=False, path=f"s3://{bucket.name}/set", endpoint_url=bucket.proxy.url)
         return {raw.uri: raw.version for raw in read(IngestConfig(source=source))}
 
     before = versions()
@@ -89,7 +89,7 @@ def test_an_object_that_went_is_quarantined_and_a_server_that_fails_stops_the_ru
     bucket: Bucket, no_waits: None
 ) -> None:
     bucket.put(labelled__x__1=PNG, labelled__x__2=PNG + b"2")
-    source = FolderSource(path=f"s3://{bucket.name}", endpoint_url=bucket.proxy.url)
+    source = FolderSource(deidentify=False, path=f"s3://{bucket.name}", endpoint_url=bucket.proxy.url)
     images = list(read(IngestConfig(source=source)))
     bucket.direct.delete_object(Bucket=bucket.name, Key="labelled/x/1")
     fault = images[0].loaded().fault
@@ -159,9 +159,9 @@ def test_a_catalog_of_a_store_behind_a_bad_network_is_that_of_the_folder(
         bucket.direct.put_object(Bucket=bucket.name, Key=f"ward/{name}", Body=payload)
     for number, fault in enumerate(("slow_down", "reset", "cut", "flip", "refuse_connection", "flip", "reset")):
         bucket.proxy.plan("GET", f"/{number}.png", fault, fault)
-    source = FolderSource(path=f"s3://{bucket.name}/ward", endpoint_url=bucket.proxy.url)
+    source = FolderSource(deidentify=False, path=f"s3://{bucket.name}/ward", endpoint_url=bucket.proxy.url)
     ingest(IngestConfig(source=source), output=tmp_path / "remote")
-    ingest(IngestConfig(source=FolderSource(path=str(root))), output=tmp_path / "local")
+    ingest(IngestConfig(source=FolderSource(deidentify=False, path=str(root))), output=tmp_path / "local")
     remote, local = file_bytes(tmp_path / "remote"), file_bytes(tmp_path / "local")
     exempt = {"artifact.json", "run.json"}
     assert {name: one for name, one in remote.items() if name not in exempt} == {

@@ -56,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(jpeg(seed))
     torch.save(new_encoder("smallcnn", seed=1).state_dict(), folder / "weights.pth")
-    source = FolderSource(path=str(folder / "archive"))
+    source = FolderSource(path=str(folder / "archive"), deidentify=False)
     ingest(IngestConfig(source=source, short_side_px=64, **LIMITS), output=folder / "catalog")
     made = {"catalog": folder / "catalog"}
     config = PretrainConfig(method="none", weights=str(folder / "weights.pth"), input_px=32)

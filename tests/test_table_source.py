@@ -36,7 +36,7 @@ def from_table(root: Path, text: str | bytes, name: str = "table.csv", **source:
     archive = folder(root / "archive", FILES)
     (root / name).write_bytes(text.encode() if isinstance(text, str) else text)
     config = {"path": str(archive), "table": str(root / name), **source}
-    return [raw.loaded() for raw in read(IngestConfig(source=TableSource(**config)))]
+    return [raw.loaded() for raw in read(IngestConfig(source=TableSource(deidentify=False, **config)))]
 
 
 def labels(images: list[RawImage]) -> dict[str, str | None]:
@@ -134,7 +134,7 @@ def test_an_unknown_column_is_a_fault_of_the_configuration_that_lists_those_that
 )
 def test_a_table_source_that_makes_no_sense_is_refused(values: dict, words: str) -> None:
     with pytest.raises(ValidationError, match=words) as error:
-        TableSource(path="x", **values)
+        TableSource(deidentify=False, path="x", **values)
     assert "w8-kO" not in str(error.value)
 
 

@@ -28,6 +28,8 @@ P = ParamSpec("P")
 S = TypeVar("S")
 
 RECORD, RUN, SCRATCH = "artifact.json", "run.json", ".scratch"
+UNFINISHED_ERASURE = ".forget.json"
+"""File in a run's folder while a patient is being erased from it."""
 
 
 def step(
@@ -63,6 +65,7 @@ def step(
             }
             name = function.__name__
             with owned(), _errors_recorded(output), _locked(output):
+                _refuse_half_erased(output.parent)
                 outside = [one for source in sources(config) if (one := _found_source(source)) is not None]
                 record = _record(kind, name, function.__module__, config, inputs, outside)
                 partial = output.with_name(f".{output.name}.partial")
@@ -97,6 +100,20 @@ def scratch(output: Path) -> Path:
 def read_key(artifact: Path) -> str:
     """Key under which an artifact was made."""
     return str(read_json(artifact / RECORD)["key"])
+
+
+def made_under(record: Mapping[str, Any]) -> str:
+    """Key that an artifact answers to: what it was asked for by, though a patient left it since and its key with them.
+
+    An artifact from which a patient was erased is found as before, and hands on another key: what was made from it
+    is made again.
+    """
+    return str(record.get("made_under", record["key"]))
+
+
+def _refuse_half_erased(folder: Path) -> None:
+    if (folder / UNFINISHED_ERASURE).exists():
+        raise ArtifactError(f"{folder}: the erasure of a patient was interrupted here; run scanloop forget again first")
 
 
 def read_summary(artifact: Path) -> dict[str, Any]:
@@ -156,7 +173,7 @@ def found(output: Path, key: str) -> dict[str, Any] | None:
     """Summary of the artifact at `output` if it was made under this key and every file is there in its size."""
     try:
         record = read_json(output / RECORD)
-        if record["key"] != key:
+        if made_under(record) != key:
             return None
         check_artifact(output, record["kind"])
     except ArtifactError:

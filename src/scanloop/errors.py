@@ -12,8 +12,9 @@ ScanloopError
 ├── TooFewLabelsError     the labels at hand do not allow this step
 ├── ImageError            one image cannot be read; carries a machine-readable reason
 ├── SubmissionError       the pipeline server refused or cannot be reached
-└── StorageError          an object cannot be listed, read or written
-    └── ObjectGoneError   the object was there when it was listed, and is gone or another one now
+├── StorageError          an object cannot be listed, read or written
+│   └── ObjectGoneError   the object was there when it was listed, and is gone or another one now
+└── ErasureError          a patient is not here to be erased, or traces are left
 """
 
 
@@ -110,3 +111,17 @@ class StorageError(ScanloopError):
 
 class ObjectGoneError(StorageError):
     """An object was there when it was listed, and is gone or another one now."""
+
+
+class ErasureError(ScanloopError):
+    """A patient is not here to be erased, a run is at work, or traces are left. The message says which.
+
+    Attributes:
+        patient_is_absent: Whether all that is wrong is that the patient is not here.
+    """
+
+    exit_code = 12
+
+    def __init__(self, message: str, *, patient_is_absent: bool = False) -> None:
+        super().__init__(message)
+        self.patient_is_absent = patient_is_absent

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from scanloop.artifacts import read_json
-from scanloop.build import RECORD, RUN, found, read_key
+from scanloop.build import RECORD, RUN, found, made_under, read_key
 from scanloop.errors import ArtifactError
 from scanloop.provenance import Source, code_digest, digest, packages, source_digest
 
@@ -32,4 +32,4 @@ def _fresh(artifact: Path) -> bool:
         "code": code_digest(f"scanloop.steps.{record['step']}"),
         "packages": packages(),
     }
-    return digest(now) == record["key"] and found(artifact, record["key"]) is not None
+    return digest(now) == made_under(record) and found(artifact, made_under(record)) is not None

@@ -47,7 +47,25 @@ class StoredSource(Section):
         return location and check_no_credentials(location)
 
 
-class FolderSource(StoredSource):
+class PatientSource(StoredSource):
+    """What every source of patients' files shares: names, ids and paths become pseudonyms unless told otherwise."""
+
+    deidentify: bool = Field(True, description="False, for public sets, keeps paths and ids as they are")
+    key_file: str | None = Field(None, description="Secret of the pseudonyms, outside of the run; made when missing")
+    modified_dates: bool = Field(False, description="Keep study dates, shifted by days that are each patient's own")
+    patient_characteristics: bool = Field(False, description="Keep sex and age; ages above 89 become 90")
+    burned_in: Literal["flag", "quarantine"] = Field(
+        "flag", description="What becomes of slices that seem to hold text, where the source is de-identified"
+    )
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if self.deidentify and not self.key_file:
+            raise ValueError("deidentify needs a key_file outside of the run; for a public set say deidentify: false")
+        return self
+
+
+class FolderSource(PatientSource):
     """Class folders with labels beside a folder without, in a directory, a tar file or a store."""
 
     kind: Literal["folder"] = "folder"
@@ -119,7 +137,7 @@ TABLE_COLUMNS = ("path", "label", "patient_id", "study_id", "site", "modality", 
 """What a column of a table can tell of an image."""
 
 
-class TableSource(StoredSource):
+class TableSource(PatientSource):
     """Files that a table names, with what its columns say of each; the table is CSV, TSV or Parquet.
 
     A cell of the label column may hold several findings. They become one class by `classes`, in its order: the first
@@ -177,18 +195,13 @@ class SyntheticSource(Section):
     copy_share: Share = Field(0.02, description="Share of slices written a second time, byte for byte")
 
 
-class DicomSource(Section):
+class DicomSource(PatientSource):
     """DICOM objects in a directory or a tar; names, ids and paths become pseudonyms unless told otherwise."""
 
     kind: Literal["dicom"] = "dicom"
-    path: str = Field(description="Directory or .tar file")
     labels: str | None = Field(None, description="CSV with the column 'label' and one column that names what it labels")
     modalities: tuple[str, ...] = Field((), description="Modalities that come in, such as MR; all when empty")
     max_frames: int = Field(10_000, ge=1, description="Objects of more frames are quarantined")
-    deidentify: bool = Field(True, description="False, for public sets, keeps paths and ids as they are")
-    key_file: str | None = Field(None, description="Secret of the pseudonyms, outside of the run; made when missing")
-    modified_dates: bool = Field(False, description="Keep study dates, shifted by days that are each patient's own")
-    patient_characteristics: bool = Field(False, description="Keep sex and age; ages above 89 become 90")
 
     @field_validator("path")
     @classmethod
@@ -196,9 +209,3 @@ class DicomSource(Section):
         if is_url(path):
             raise ValueError("DICOM is read from a local path: fetch it first with `scanloop storage pull`")
         return path
-
-    @model_validator(mode="after")
-    def _has_a_key(self) -> Self:
-        if self.deidentify and not self.key_file:
-            raise ValueError("deidentify needs a key_file outside of the run; for a public set say deidentify: false")
-        return self

@@ -184,9 +184,9 @@ def test_a_catalog_of_the_store_is_that_of_the_folder(url: str, name: str, direc
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encode_png(generator.integers(0, 255, (32, 32), np.uint8)))
             direct.upload_file(str(path), name, path.relative_to(tmp_path).as_posix())
-    source = FolderSource(path=f"s3://{name}/ward", endpoint_url=url)
+    source = FolderSource(deidentify=False, path=f"s3://{name}/ward", endpoint_url=url)
     ingest(IngestConfig(source=source), output=tmp_path / "remote")
-    ingest(IngestConfig(source=FolderSource(path=str(tmp_path / "ward"))), output=tmp_path / "local")
+    ingest(IngestConfig(source=FolderSource(deidentify=False, path=str(tmp_path / "ward"))), output=tmp_path / "local")
     remote, local = file_bytes(tmp_path / "remote"), file_bytes(tmp_path / "local")
     assert {key: one for key, one in remote.items() if key not in {"artifact.json", "run.json"}} == {
         key: one for key, one in local.items() if key not in {"artifact.json", "run.json"}

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +142,10 @@ def write_split_lists(journal: Journal, output: Path) -> None:
             write_bytes(output / list_name(split, kind), sink.getvalue())
 
 
-def data_digest(journal: Journal) -> str:
-    """Digest of the slices' ids and labels, whatever their order."""
+def data_digest(entries: Iterable[tuple[str, str | None]]) -> str:
+    """Digest of slices' ids and labels, which come sorted by id."""
     digest = hashlib.sha256()
-    for entry in journal.query("SELECT lower(hex(slice_id)), label FROM slices ORDER BY slice_id"):
+    for entry in entries:
         digest.update(json.dumps(entry).encode() + b"\n")
     return digest.hexdigest()
 

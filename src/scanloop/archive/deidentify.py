@@ -4,8 +4,11 @@ Follows the Basic Application Level Confidentiality Profile of DICOM PS3.15 Anne
 copied, so everything that the profile removes is gone; what stays is named here, and free text never does.
 """
 
+import csv
+import glob
 import hashlib
 import hmac
+import io
 import os
 import re
 import secrets
@@ -49,9 +52,9 @@ class Pseudonyms:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def path(self, inside: str) -> str:
-        """Uri of a file, without the name of its archive."""
-        return f"dicom/{self._hash('path', inside)}"
+    def path(self, kind: str, inside: str) -> str:
+        """Uri of a file of this kind of source, without the name of its archive."""
+        return f"{kind}/{self._hash('path', inside)}"
 
     def patient(self, patient_id: str | None) -> str | None:
         """Stand-in of a patient."""
@@ -61,9 +64,17 @@ class Pseudonyms:
         """Stand-in of an examination."""
         return self._hash("study", study_id) if study_id else None
 
-    def archive(self, path: Path) -> str:
-        """Short stand-in of the place of an archive, for the name of its map."""
-        return self._hash("archive", str(path.absolute()))[:8]
+    def site(self, site: str | None) -> str | None:
+        """Stand-in of a place."""
+        return self._hash("site", site) if site else None
+
+    def erasure(self, pseudonym: str) -> str:
+        """Name of the erasure of a patient, which tells nothing of the pseudonym."""
+        return self._hash("erasure", pseudonym)
+
+    def archive(self, place: str) -> str:
+        """Short stand-in of the absolute path or the address of an archive, for the name of its map."""
+        return self._hash("archive", place)[:8]
 
     def shifted(self, day: date, patient_id: str | None) -> date | None:
         """A date 1 to 730 days earlier, by as many days for all dates of a patient; None without a patient."""
@@ -97,6 +108,40 @@ def read_key(path: Path) -> bytes:
     if len(key) < KEY_BYTES:
         raise ConfigError(f"{path}: {len(key)} bytes are no key; at least {KEY_BYTES} random ones are needed")
     return key
+
+
+def forgotten_file(key_file: Path) -> Path:
+    """List of patients who were erased, beside the key that their pseudonyms are made with."""
+    return key_file.with_name(f"{key_file.name}.forgotten")
+
+
+def map_files(key_file: Path) -> list[Path]:
+    """Maps from uris to paths that stand beside a key."""
+    return sorted(key_file.parent.glob(f"{glob.escape(key_file.name)}.*.map.csv"))
+
+
+def read_forgotten(key_file: Path) -> frozenset[str]:
+    """Pseudonyms of patients who were erased and must not come in again."""
+    path = forgotten_file(key_file)
+    return frozenset(path.read_text().split()) if path.exists() else frozenset()
+
+
+def remember_forgotten(key_file: Path, pseudonym: str) -> None:
+    """Keep a patient out of every later ingest under this key."""
+    known = read_forgotten(key_file)
+    if pseudonym not in known:
+        write_private(forgotten_file(key_file), "".join(f"{one}\n" for one in sorted({*known, pseudonym})).encode())
+
+
+def erase_from_map(path: Path, pseudonym: str, uris: frozenset[str]) -> None:
+    """Take a patient's files out of a private map."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.reader(file))
+    kept = [row for row in rows if row[0] not in uris and row[-1] != pseudonym]
+    if kept != rows:
+        sink = io.StringIO()
+        csv.writer(sink, lineterminator="\n").writerows(kept)
+        write_private(path, sink.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def refuse_inside(path: Path, folder: Path, what: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 
 from scanloop.archive.ahead import fetch_ahead
+from scanloop.archive.burned_in import text_attributes
 from scanloop.archive.decode import (
     Decoded,
     check_size,
@@ -45,6 +46,7 @@ class Prepared(NamedTuple):
         bits: Bits a channel in the source.
         png: Lossless bytes of the shrunk slice.
         thumbnail: uint8 (32, 32), range 0..255.
+        attributes: What was seen in its pixels.
     """
 
     height: int
@@ -52,6 +54,7 @@ class Prepared(NamedTuple):
     bits: int
     png: bytes
     thumbnail: Image
+    attributes: dict[str, str]
 
 
 class _Candidate(NamedTuple):
@@ -159,7 +162,7 @@ class Intake:
         self._unhashed.append(prepared.thumbnail)
         size = prepared.height, prepared.width, prepared.bits
         return self._journal.add_slice(
-            Fresh(candidate.slice_id, candidate.sha256, candidate.raw.frame, *size, location)
+            Fresh(candidate.slice_id, candidate.sha256, candidate.raw.frame, *size, location, prepared.attributes)
         )
 
     def _begin_file(self, raw: RawImage) -> int:
@@ -210,7 +213,8 @@ def prepare(config: IngestConfig, payload: Loaded) -> Prepared:
             decoded = Decoded(grey_if_equal(payload), 8, *payload.shape[:2])
         height, width, bits = decoded.height, decoded.width, decoded.bits
         stored = np.asarray(shrink(PIL.Image.fromarray(decoded.image), config.short_side_px))
-    return Prepared(height, width, bits, encode_png(stored), thumbnail(stored))
+    attributes = text_attributes(stored, config.source)
+    return Prepared(height, width, bits, encode_png(stored), thumbnail(stored), attributes)
 
 
 def slice_digest(payload: Payload, frame: int) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +61,7 @@ class Fresh(NamedTuple):
         width: Of the source, in pixels.
         bits: Bits a channel in the source.
         location: Where the stored slice stands.
+        attributes: What was seen in its pixels.
     """
 
     slice_id: str
@@ -70,6 +71,7 @@ class Fresh(NamedTuple):
     width: int
     bits: int
     location: Location
+    attributes: Mapping[str, str]
 
 
 class Journal:
@@ -187,6 +189,7 @@ class Journal:
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (row, *digests, fresh.frame, fresh.height, fresh.width, fresh.bits, *fresh.location),
         )
+        self._add_attributes(row, fresh.attributes)
         return row
 
     def add_image(self, raw: RawImage, file: int, nbytes: int, row: int) -> None:
@@ -206,8 +209,11 @@ class Journal:
         for kind, name in (("patient", raw.patient_id), ("study", raw.study_id)):
             if name is not None:
                 self.change("INSERT OR IGNORE INTO links VALUES (?, ?)", (json.dumps([kind, raw.site, name]), row))
-        for name, value in sorted(raw.attributes.items()):
-            self.change("INSERT OR IGNORE INTO attributes VALUES (?, ?, ?)", (row, name, value))
+        self._add_attributes(row, raw.attributes)
+
+    def _add_attributes(self, row: int, attributes: Mapping[str, str]) -> None:
+        rows = [(row, name, value) for name, value in sorted(attributes.items())]
+        self.change_each("INSERT OR IGNORE INTO attributes VALUES (?, ?, ?)", rows)
 
     def refuse(self, uri: str, file: int, nbytes: int, fault: tuple[str, str], slice_id: str | None) -> None:
         """A row of the quarantine; with a slice_id, the same bytes are refused wherever they stand."""

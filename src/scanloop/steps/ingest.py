@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from scanloop.archive.burned_in import ATTRIBUTE
 from scanloop.archive.catalog import data_digest, drop_unusable, group_and_split, write_split_lists, write_tables
 from scanloop.archive.deidentify import read_key, refuse_inside
 from scanloop.archive.duplicates import ThumbnailFile
@@ -24,7 +25,8 @@ from scanloop.build import scratch, step
 from scanloop.config import IngestConfig
 from scanloop.errors import ArchiveError, ConfigError
 from scanloop.provenance import Source
-from scanloop.sources import DicomSource
+from scanloop.sources import PatientSource
+from scanloop.storage.address import is_remote, local_path
 
 logger = logging.getLogger("scanloop")
 
@@ -33,6 +35,7 @@ EVIDENCE = "deidentification.json"
 
 
 _REASONS = "SELECT reason, count(*) FROM images WHERE row IS NULL GROUP BY reason ORDER BY reason"
+_ENTRIES = "SELECT lower(hex(slice_id)), label FROM slices ORDER BY slice_id"
 _LABELLED_WITH_COPIES = """
     SELECT count(*) FROM slices WHERE label IS NOT NULL
     AND EXISTS (SELECT 1 FROM images WHERE images.row = slices.row AND images.label IS NULL)
@@ -77,8 +80,9 @@ class IngestSummary:
 def _sources(config: IngestConfig) -> list[Source]:
     """Archive, tables, base, and the key of the pseudonyms, which is made here where it is missing."""
     source = config.source
-    if isinstance(source, DicomSource) and source.deidentify and source.key_file:
-        refuse_inside(Path(source.key_file), Path(source.path), "the archive")
+    if isinstance(source, PatientSource) and source.deidentify and source.key_file:
+        if not is_remote(source.path):
+            refuse_inside(Path(source.key_file), local_path(source.path), "the archive")
         read_key(Path(source.key_file))
     stored = [getattr(source, name, None) for name in ("path", "labels", "table")]
     endpoint_url = getattr(source, "endpoint_url", None)
@@ -98,7 +102,7 @@ def ingest(config: IngestConfig, *, output: Path) -> IngestSummary:
         ArchiveError: The source is missing or holds no image that can be read, or no label.
         ConfigError: The positive class is not among the classes.
     """
-    if isinstance(config.source, DicomSource) and config.source.key_file:
+    if isinstance(config.source, PatientSource) and config.source.key_file:
         refuse_inside(Path(config.source.key_file), output.parent, "the run's folder")
     evidence: dict[str, Any] = {}
     with closing(Journal(scratch(output) / "journal.sqlite")) as journal:
@@ -115,6 +119,7 @@ def ingest(config: IngestConfig, *, output: Path) -> IngestSummary:
         write_split_lists(journal, output)
         write_tables(journal, output)
         facts = _facts(config, journal) | {"positive_class": positive_class} | near_duplicates
+        evidence |= _text_evidence(journal) if evidence else {}
     write_json(output / "catalog.json", facts)
     if evidence:
         write_json(output / EVIDENCE, evidence)
@@ -195,8 +200,17 @@ def _facts(config: IngestConfig, journal: Journal) -> dict[str, Any]:
         "bytes_in": one("SELECT sum(bytes) FROM images"),
         "bytes_in_shards": one("SELECT sum(length) FROM slices"),
         "shards": journal.digests(),
-        "data_digest": data_digest(journal),
+        "data_digest": data_digest(journal.query(_ENTRIES)),
         "short_side_px": config.short_side_px,
         "min_side_px": config.min_side_px,
         "max_pixels": config.max_pixels,
     }
+
+
+def _text_evidence(journal: Journal) -> dict[str, Any]:
+    """What `deidentification.json` says of text in pixels."""
+    slices = journal.one("SELECT count(*) FROM slices")
+    suspected = journal.one("SELECT count(*) FROM attributes JOIN slices USING (row) WHERE name = ?", (ATTRIBUTE,))
+    quarantined = journal.one("SELECT count(*) FROM images WHERE reason = ?", (ATTRIBUTE,))
+    counts = {"slices": slices, "suspected": suspected, "quarantined": quarantined}
+    return {ATTRIBUTE: counts | {"suspected_share": suspected / slices}}

@@ -38,6 +38,11 @@ def local_path(location: str) -> Path:
     return Path("/", address.bucket, address.key)
 
 
+def archive_name(location: str) -> str:
+    """What an archive is called: the last part of its path or address."""
+    return Address.parse(location).name if is_remote(location) else local_path(location).absolute().name
+
+
 def check_no_credentials(location: str) -> str:
     """The location, if it is a local path or an address without anything secret.
 

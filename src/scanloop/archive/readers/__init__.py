@@ -5,13 +5,14 @@ from typing import Any
 
 from scanloop.archive.readers.dicom import read_dicom
 from scanloop.archive.readers.folder import read_folder
+from scanloop.archive.readers.hiding import hide
 from scanloop.archive.readers.medmnist import read_medmnist
 from scanloop.archive.readers.npz import read_npz
 from scanloop.archive.readers.record import RawImage
 from scanloop.archive.readers.synthetic import read_synthetic
 from scanloop.archive.readers.table import read_table
 from scanloop.config import IngestConfig
-from scanloop.sources import DicomSource, FolderSource, MedmnistSource, NpzSource, TableSource
+from scanloop.sources import DicomSource, FolderSource, MedmnistSource, NpzSource, PatientSource, TableSource
 
 __all__ = ["RawImage", "read"]
 
@@ -33,14 +34,19 @@ def read(
         ArchiveError: The source is missing, is not what its kind says, or holds no image.
         ConfigError: The configuration does not fit the source.
     """
+    evidence = {} if evidence is None else evidence
     if isinstance(config.source, FolderSource):
-        return read_folder(config.source)
+        return _hidden(read_folder(config.source), config.source, evidence)
     if isinstance(config.source, TableSource):
-        return read_table(config.source)
+        return _hidden(read_table(config.source), config.source, evidence)
     if isinstance(config.source, NpzSource):
         return read_npz(config.source)
     if isinstance(config.source, MedmnistSource):
         return read_medmnist(config.source)
     if isinstance(config.source, DicomSource):
-        return read_dicom(config, {} if evidence is None else evidence, is_known)
+        return read_dicom(config, evidence, is_known)
     return read_synthetic(config)
+
+
+def _hidden(images: Iterator[RawImage], source: PatientSource, evidence: dict[str, Any]) -> Iterator[RawImage]:
+    return hide(images, source, evidence) if source.deidentify else images

@@ -53,13 +53,15 @@ def read_dicom(
                 continue
             try:
                 part, facts = _open(process, file, source)
-                identity = identities.identity(facts)
+                identity = identities.identity(uri, facts)
             except ImageError as error:
                 yield RawImage(uri, b"", fault=error, version=file.version)
                 continue
+            if identity is None:  # of a patient who was erased
+                continue
             for image in _images(process, uri, part, facts, identity, _label(labels, file, facts)):
                 yield replace(image, version=file.version, file=uri)
-    evidence.update(identities.finish() or {})
+    evidence.update(identities.finish())
 
 
 def _images(

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 from scanloop.archive.readers.record import Later
 from scanloop.errors import ArchiveError, ImageError, ObjectGoneError
-from scanloop.storage.address import Address, is_remote, local_path
+from scanloop.storage.address import is_remote, local_path
 from scanloop.storage.ranges import RangeFile
 from scanloop.storage.store import Store, open_store
 from scanloop.walk import files_below
@@ -33,11 +33,6 @@ class SourceFile(NamedTuple):
     fault: str | None = None
     version: str | None = None
     read: Callable[[], bytes] | None = None
-
-
-def archive_name(location: str) -> str:
-    """What an archive is called: the last part of its path or address."""
-    return Address.parse(location).name if is_remote(location) else local_path(location).absolute().name
 
 
 def list_files(location: str | Path, endpoint_url: str | None = None) -> list[SourceFile]:
@@ -179,7 +174,7 @@ def _list_tar(name: str, stream: BinaryIO, member_at: Callable[[str, int, int], 
             f"{name}: not a whole, uncompressed tar ({error}); decompress it or copy it again"
         ) from error
     for inside, target in links.items():
-        missing = SourceFile(inside, Path(inside), fault=f"a link to {target}, which is not in the tar")
+        missing = SourceFile(inside, Path(inside), fault="a link to a file that is not in the tar")
         files[inside] = files.get(target, missing)._replace(inside=inside)
     return [files[inside] for inside in sorted(files)]
 

@@ -5,17 +5,21 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from scanloop.archive.readers.files import SourceFile, archive_name, later, list_files
+from scanloop.archive.identities import hidden_order
+from scanloop.archive.readers.files import SourceFile, later, list_files
 from scanloop.archive.readers.labels import kept_labels
 from scanloop.archive.readers.record import RawImage
 from scanloop.errors import ArchiveError
 from scanloop.sources import FolderSource
+from scanloop.storage.address import archive_name
 
 logger = logging.getLogger("scanloop")
 
 
 def read_folder(source: FolderSource) -> Iterator[RawImage]:
     """Every file in the labelled and the unlabelled folder, whatever its suffix, sorted by uri.
+
+    Sorted by pseudonym where the source is de-identified: an alphabetical order would tell whose is whose.
 
     A uri is the name of the directory or tar and the path inside. An image's class is the folder below the labelled
     folder; one that lies directly in the labelled folder is unlabelled. Files elsewhere are counted and logged.
@@ -27,6 +31,8 @@ def read_folder(source: FolderSource) -> Iterator[RawImage]:
     files = list_files(source.path, source.endpoint_url)
     placed = [(file, _place(file.inside, source)) for file in files]
     images = [(file, place) for file, place in placed if place is not None]
+    order = hidden_order(source)
+    images.sort(key=lambda image: order(image[0].inside))
     _refuse_unusable(source.path, source, files, [file for file, _ in images])
     if elsewhere := len(files) - len(images):
         logger.info("%s: %d files outside of the image folders are left aside", root, elsewhere)
@@ -79,9 +85,9 @@ def _refuse_unusable(root: str, source: FolderSource, files: list[SourceFile], i
     labelled_dirs = _labelled_dirs(source)
     if not any(_first_end(PurePosixPath(file.inside).parts[:-1], labelled_dirs) is not None for file in files):
         found = sorted({folder for file in files for folder in PurePosixPath(file.inside).parts[:-1]})
+        listed = "" if source.deidentify else f" (folders found: {', '.join(found[:20]) or 'none'})"
         raise ArchiveError(
-            f"{root} holds no folder {source.labelled_dir!r} with files; set ingest.source.labelled_dir "
-            f"(folders found: {', '.join(found[:20]) or 'none'})"
+            f"{root} holds no folder {source.labelled_dir!r} with files; set ingest.source.labelled_dir{listed}"
         )
     if not any(_place(file.inside, source) for file in images):
         raise ArchiveError(f"{root}: {source.labelled_dir!r} holds no class folders; make one a class, named after it")

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scanloop.archive.readers.files import archive_name, read_whole
+from scanloop.archive.readers.files import read_whole
 from scanloop.archive.readers.labels import draw_stratified
 from scanloop.archive.readers.record import RawImage
 from scanloop.errors import ArchiveError, ConfigError
 from scanloop.sources import MedmnistSource, NpzSource
-from scanloop.storage.address import is_url
+from scanloop.storage.address import archive_name, is_url
 
 PARTS = {"test": "test", "train": "train", "val": "validation"}
 """Splits by the file's own names, in the order of their uris."""

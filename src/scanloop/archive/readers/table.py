@@ -14,11 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scanloop.archive.readers.files import SourceFile, archive_name, later, list_files, read_bytes, read_whole
+from scanloop.archive.identities import hidden_order
+from scanloop.archive.readers.files import SourceFile, later, list_files, read_bytes, read_whole
 from scanloop.archive.readers.labels import kept_labels
 from scanloop.archive.readers.record import RawImage
 from scanloop.errors import ArchiveError, ConfigError, ImageError
 from scanloop.sources import TableSource
+from scanloop.storage.address import archive_name
 
 logger = logging.getLogger("scanloop")
 
@@ -53,7 +55,9 @@ def read_table(source: TableSource) -> Iterator[RawImage]:
         raise ArchiveError(
             f"{source.table}: none of {len(rows)} rows names a file of {root}; check columns and classes"
         )
-    yield from _hidden(source, [images[uri] for uri in sorted(images)])
+    order = hidden_order(source)
+    ranked = sorted(images, key=lambda uri: order(uri.removeprefix(f"{root}/")))
+    yield from _hidden(source, [images[uri] for uri in ranked])
 
 
 def _rows(source: TableSource, files: Mapping[str, SourceFile]) -> list[dict[str, str]]:
