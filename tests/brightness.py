@@ -11,7 +11,7 @@ import torch
 from split_files import write_split_lists
 
 from scanloop.archive.shards import ShardWriter
-from scanloop.artifacts import write_json, write_table
+from scanloop.artifacts import read_table, write_json, write_table
 from scanloop.bundle.facts import BundleFacts, Calibration
 from scanloop.bundle.write import write_bundle
 from scanloop.embedding.preprocess import Preprocess
@@ -65,7 +65,7 @@ def new_catalog(folder: Path, test: bool) -> pd.DataFrame:
     uris = [f"scans/{row}.png" for row in range(60)] + ["scans/copy of 40.png"]
     sources = pd.DataFrame({"slice_id": [*manifest["slice_id"], manifest["slice_id"][40]], "uri": uris})
     write_table(folder, "manifest", manifest)
-    write_split_lists(folder, manifest)
+    write_split_lists(folder, read_table(folder, "manifest"))
     write_table(folder, "sources.parquet", sources)
     write_json(folder / "catalog.json", {"classes": CLASSES, "positive_class": "cancer"})
     return manifest

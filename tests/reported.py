@@ -62,15 +62,10 @@ def new_evaluation(folder: Path, manifest: pd.DataFrame) -> Mapping[str, dict[st
     return metrics
 
 
-def new_learning(root: Path, manifest: pd.DataFrame, metrics: Mapping[str, dict[str, object]]) -> None:
-    write_bytes(root / "encoder" / "loss.csv", b"epoch,loss\n1,4.5\n2,3.25\n3,2.75\n")
-    write_json(
-        root / "encoder" / "encoder.json", {"encoder": "smallcnn", "method": "simclr", "slices": 48, "dimension": 64}
-    )
-    write_json(root / "embeddings" / "embeddings.json", {"dimension": 64})
+def new_triage(folder: Path, manifest: pd.DataFrame) -> None:
     points = np.random.default_rng(2).normal(size=(48, 2))
     clusters = {"slice_id": manifest["slice_id"], "cluster": np.arange(48) % 3, "x": points[:, 0], "y": points[:, 1]}
-    write_table(root / "triage", "clusters.parquet", pd.DataFrame(clusters))
+    write_table(folder, "clusters.parquet", pd.DataFrame(clusters))
     triage = {
         "k": 3, "silhouette": {"2": 0.09, "3": 0.12, "4": None}, "ari": 0.4, "nmi": None, "components": 9,
         "variance": 0.9,
@@ -92,8 +87,17 @@ def new_learning(root: Path, manifest: pd.DataFrame, metrics: Mapping[str, dict[
     site |= {"readable": True, "association": None, "verdict": "site can be read from the embedding"}
     triage |= {"pushed_out": pushed, "largest_group": group | {"warning": "too large"}, "origins": [site]}
     row = {"slice_id": manifest["slice_id"][30], "near": manifest["slice_id"][1], "cosine": 0.98, "reason": "near"}
-    write_table(root / "triage", "pushed_out.parquet", pd.DataFrame([row]))
-    write_json(root / "triage" / "triage.json", triage | {"verdict": "Three clusters with blurred borders."})
+    write_table(folder, "pushed_out.parquet", pd.DataFrame([row]))
+    write_json(folder / "triage.json", triage | {"verdict": "Three clusters with blurred borders."})
+
+
+def new_learning(root: Path, manifest: pd.DataFrame, metrics: Mapping[str, dict[str, object]]) -> None:
+    write_bytes(root / "encoder" / "loss.csv", b"epoch,loss\n1,4.5\n2,3.25\n3,2.75\n")
+    write_json(
+        root / "encoder" / "encoder.json", {"encoder": "smallcnn", "method": "simclr", "slices": 48, "dimension": 64}
+    )
+    write_json(root / "embeddings" / "embeddings.json", {"dimension": 64})
+    new_triage(root / "triage", manifest)
     queued = manifest["slice_id"][30:36]
     queue = {
         "slice_id": queued, "rank": range(1, 7), "uncertainty": 0.6, "diversity": 0.5, "price": 0.55, "reason": "torn",

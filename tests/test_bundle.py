@@ -197,7 +197,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_out_of_fold_table_must_be_there_to_be_sealed_in(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"write out_of_fold\.parquet before"):
+    with pytest.raises(BundleError, match=r"write out_of_fold\.parquet, learnt\.parquet before"):
         write_bundle(tmp_path, TinyNetwork(), new_facts())
 
 

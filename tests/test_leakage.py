@@ -12,6 +12,7 @@ from chain import PLANS, Chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from split_files import write_split_lists
+from tiny_bundle import reseal
 
 from scanloop.archive.splits import (
     LISTED,
@@ -22,7 +23,7 @@ from scanloop.archive.splits import (
     proven_manifest,
     split_by_group,
 )
-from scanloop.artifacts import KINDS, read_json, read_table, write_json, write_table
+from scanloop.artifacts import KINDS, read_table, write_table
 from scanloop.bundle.read import read_learnt
 from scanloop.errors import ArtifactError, BundleError, LeakageError
 from scanloop.steps.promote import promote
@@ -168,13 +169,6 @@ def test_a_held_out_slice_among_the_promoted_ones_is_not_trained_on(chain: Chain
     inputs = chain.inputs("catalog", "encoder", "embeddings", "triage", "labels")
     with pytest.raises(LeakageError, match=f"retrain learns from slice {held_out}"):
         retrain(PLANS["bundle"][1], **inputs, pseudo_labels=folder, output=tmp_path / "bundle")
-
-
-def reseal(bundle: Path) -> None:
-    """Make a bundle's seal that of its files, as who tampers with care would."""
-    facts = read_json(bundle / "bundle.json")
-    facts["files"] = {name: hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in facts["files"]}
-    write_json(bundle / "bundle.json", facts)
 
 
 def test_a_bundle_names_every_slice_that_it_learnt_from(chain: Chain) -> None:

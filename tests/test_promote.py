@@ -11,6 +11,7 @@ import pytest
 from chain import PLANS, Chain
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from tiny_bundle import reseal
 
 from scanloop.artifacts import read_json, read_table, write_json, write_table
 from scanloop.config import PromoteConfig
@@ -152,6 +153,7 @@ def test_a_champion_of_other_classes_is_not_compared_and_the_reason_names_them(
     seal["files"]["classes.json"] = file_digest(bundle / "classes.json")
     write_json(bundle / "bundle.json", seal)
     write_json(bundle / "artifact.json", read_json(bundle / "artifact.json") | {"key": name})
+    reseal(bundle)
     output = folder / f"{name}-2"
     summary = promote(config, catalog=chain["catalog"], bundle=bundle, evaluation=second, output=output)
     assert (summary.decision, summary.alias) == ("refused", "challenger")

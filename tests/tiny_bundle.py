@@ -1,5 +1,6 @@
 """A tiny network as a bundle, for the tests of the bundle and of serving."""
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import PIL.Image
 import torch
 from torch import nn
 
-from scanloop.artifacts import write_table
+from scanloop.artifacts import read_json, write_json, write_table
 from scanloop.bundle.facts import BundleFacts, Calibration
 from scanloop.bundle.write import write_bundle
 from scanloop.embedding.preprocess import Preprocess
@@ -80,6 +81,13 @@ def new_bundle(folder: Path, model: nn.Module | None = None, facts: BundleFacts 
     write_table(folder, "learnt.parquet", pd.DataFrame({"slice_id": ids, "group_id": "g", "source": learnt}))
     write_bundle(folder, model or TinyNetwork(), facts)
     return folder
+
+
+def reseal(bundle: Path) -> None:
+    """Make a bundle's seal that of its files, as who tampers with care would."""
+    facts = read_json(bundle / "bundle.json")
+    facts["files"] = {name: hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in facts["files"]}
+    write_json(bundle / "bundle.json", facts)
 
 
 def torch_probabilities(model: nn.Module, images: tuple[Image, ...], preprocess: Preprocess = PREPROCESS) -> np.ndarray:
