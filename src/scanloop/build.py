@@ -30,7 +30,9 @@ RECORD, RUN, SCRATCH = "artifact.json", "run.json", ".scratch"
 
 
 def step(
-    kind: str, sources: Callable[[Any], list[str | None]] = lambda _: []
+    kind: str,
+    sources: Callable[[Any], list[str | None]] = lambda _: [],
+    addresses: Callable[[Any], str | None] = lambda _: None,
 ) -> Callable[[Callable[P, S]], Callable[P, S]]:
     """Turn a function into a step: it fills `output` with one artifact, and runs only when something changed.
 
@@ -47,6 +49,7 @@ def step(
     Args:
         kind: Key of `scanloop.artifacts.KINDS`.
         sources: Paths outside of any artifact that the step reads, from its config; None stands for none.
+        addresses: Digest of what lies at the addresses that the step reads, from its config; None where it reads none.
     """
 
     def decorate(function: Callable[P, S]) -> Callable[P, S]:
@@ -63,7 +66,7 @@ def step(
             name = function.__name__
             with owned(), _errors_recorded(output), _locked(output):
                 outside = [Path(path).absolute() for path in sources(config) if path and Path(path).exists()]
-                record = _record(kind, name, function.__module__, config, inputs, outside)
+                record = _record(kind, name, function.__module__, config, inputs, outside, addresses(config))
                 partial = output.with_name(f".{output.name}.partial")
                 if found(partial, record["key"]) is not None:  # an attempt was killed between its last write and this
                     _publish(partial, output)
@@ -110,7 +113,13 @@ def read_seconds(artifact: Path) -> float:
 
 
 def _record(
-    kind: str, name: str, module: str, config: Section, inputs: Mapping[str, Path], sources: list[Path]
+    kind: str,
+    name: str,
+    module: str,
+    config: Section,
+    inputs: Mapping[str, Path],
+    sources: list[Path],
+    addresses: str | None,
 ) -> dict[str, Any]:
     """What determines the artifact; the digest of it all is the key.
 
@@ -126,7 +135,7 @@ def _record(
         "sources": [source_digest(path) for path in sources],
         "code": code_digest(module),
         "packages": packages(),
-    }
+    } | ({} if addresses is None else {"addresses": addresses})
     return facts | {"key": digest(facts)}
 
 

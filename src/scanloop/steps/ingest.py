@@ -18,6 +18,7 @@ from scanloop.archive.deidentify import read_key, refuse_inside
 from scanloop.archive.duplicates import THUMBNAIL_PX, near_duplicate_pairs, perceptual_hashes
 from scanloop.archive.intake import Intake, Slice
 from scanloop.archive.readers import read
+from scanloop.archive.readers.files import listing_digest
 from scanloop.archive.shards import FOLDER, ShardWriter
 from scanloop.archive.splits import SPLITS, assert_no_leakage, group_ids, shared_key_links, split_by_group
 from scanloop.artifacts import write_json, write_table
@@ -78,10 +79,17 @@ def _sources(config: IngestConfig) -> list[str | None]:
     if isinstance(source, DicomSource) and source.deidentify and source.key_file:
         refuse_inside(Path(source.key_file), Path(source.path), "the archive")
         read_key(Path(source.key_file))
-    return [getattr(source, name, None) for name in ("path", "labels", "key_file")]
+    return [getattr(source, name, None) for name in ("path", "table", "labels", "key_file")]
 
 
-@step("catalog", sources=_sources)
+def _addresses(config: IngestConfig) -> str | None:
+    """Digest of the listing of what is read from a store."""
+    source = config.source
+    locations = [value for name in ("path", "table") if isinstance(value := getattr(source, name, None), str)]
+    return listing_digest(locations, getattr(source, "endpoint_url", None))
+
+
+@step("catalog", sources=_sources, addresses=_addresses)
 def ingest(config: IngestConfig, *, output: Path) -> IngestSummary:
     """Catalog of a source: every image that can be read, once, and a row of quarantine for every one that cannot.
 

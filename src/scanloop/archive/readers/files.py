@@ -3,6 +3,7 @@
 import os
 import posixpath
 import tarfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 from scanloop.archive.readers.record import Later
 from scanloop.errors import ArchiveError, ImageError, ObjectGoneError
+from scanloop.provenance import digest
 from scanloop.storage.address import Address, is_url
 from scanloop.storage.ranges import RangeFile
 from scanloop.storage.store import Store, open_store
@@ -79,6 +81,21 @@ def read_whole(location: str, endpoint_url: str | None = None) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ArchiveError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def listing_digest(locations: list[str], endpoint_url: str | None) -> str | None:
+    """Digest of the keys, sizes and versions of what lies at those of the locations that are addresses.
+
+    None where all are local. Where a store tells no version, the digest is another one each time: what may have changed
+    is read again.
+
+    Raises:
+        StorageError: The store refuses or does not answer.
+    """
+    remote = [location for location in locations if _is_remote(location)]
+    listed = [open_store(location, endpoint_url).objects() for location in remote]
+    known = all(one.version is not None for found in listed for one in found)
+    return digest([listed, None if known else time.time_ns()]) if remote else None
 
 
 def later(file: SourceFile) -> Later:
