@@ -28,7 +28,7 @@ BUCKET, BYTES = "bench", 24_700
 def main() -> None:
     """Print rates and their ratio as JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--objects", type=int, default=10_000)
+    parser.add_argument("--objects", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--endpoint-url")
     parser.add_argument(
