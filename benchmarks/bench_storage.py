@@ -1,13 +1,12 @@
 """Small objects of S3, listed and read: through the pool that fetches ahead against one at a time.
 
 Starts an S3 server of its own (moto's, in another process), or takes one that is there:
-    .venv/bin/python benchmarks/bench_storage.py [--objects 10000] [--endpoint-url URL] [--delay-ms 0]
+    .venv/bin/python benchmarks/bench_storage.py [--objects 10000] [--endpoint-url URL] [--latency-ms 20]
 """
 
 import argparse
 import json
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -18,8 +17,9 @@ from typing import Any
 
 from scanloop.archive.ahead import THREADS, fetch_ahead
 from scanloop.archive.readers.files import later, list_files
-from scanloop.archive.readers.record import RawImage
+from scanloop.archive.readers.record import Later, RawImage
 from scanloop.storage.s3 import new_client
+from scanloop.storage.store import open_store
 
 BUCKET, BYTES = "bench", 24_700
 """Size of a slice: the mean of the brain archive's JPEG files."""
@@ -28,9 +28,12 @@ BUCKET, BYTES = "bench", 24_700
 def main() -> None:
     """Print rates and their ratio as JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--objects", type=int, default=10_000)
+    parser.add_argument("--objects", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--endpoint-url")
+    parser.add_argument(
+        "--latency-ms", type=float, default=0.0, help="waited before each read, as a distant store does"
+    )
     parser.add_argument("--singles", type=int, default=1000, help="objects read one at a time, for the other rate")
     options = parser.parse_args()
     process = None
@@ -60,9 +63,11 @@ def fill(endpoint_url: str, count: int) -> None:
             if "BucketAlready" in str(error):
                 break
             time.sleep(0.2)
-    payload = random.Random(0).randbytes(BYTES)  # noqa: S311  bytes, no secret
+    payload = bytes(number % 251 for number in range(BYTES))
     with ThreadPoolExecutor(16) as pool:
-        keys = [f"raw/{number // 1000:04d}/{number:07d}.jpg" for number in range(count)]
+        there = {entry.key for entry in open_store(f"s3://{BUCKET}", endpoint_url).objects()}
+        names = [f"raw/{number // 1000:04d}/{number:07d}.jpg" for number in range(count)]
+        keys = [name for name in names if name not in there]
         list(pool.map(lambda key: client.put_object(Bucket=BUCKET, Key=key, Body=payload), keys))
 
 
@@ -73,7 +78,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         start = time.perf_counter()
         files = list_files(f"s3://{BUCKET}/raw", options.endpoint_url)
         rates["list"].append(len(files) / (time.perf_counter() - start))
-        images = [RawImage(file.inside, later(file), version=file.version) for file in files]
+        images = [RawImage(file.inside, delayed(later(file), options.latency_ms / 1000)) for file in files]
         start = time.perf_counter()
         count = sum(len(image.payload) == BYTES for image in fetch_ahead(images))  # type: ignore[arg-type]
         rates["pool"].append(count / (time.perf_counter() - start))
@@ -90,9 +95,20 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "megabytes_per_second": {
             name: round(statistics.median(rates[name]) * BYTES / 1e6, 2) for name in ("pool", "one at a time")
         },
+        "latency_ms": options.latency_ms,
         "ratio": round(statistics.median(rates["pool"]) / statistics.median(rates["one at a time"]), 2),
         "n": options.repeats,
     }  # fmt: skip
+
+
+def delayed(payload: Later, seconds: float) -> Later:
+    """The same file, answered later."""
+
+    def load() -> bytes:
+        time.sleep(seconds)
+        return payload.load()
+
+    return Later(payload.nbytes, load) if seconds else payload
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ def source_digest(source: Source) -> str:
     """Digest of what a source holds: a file's bytes, or the names, sizes and times of change of the files in a folder.
 
     An artifact counts by its record, which holds the digests of its files; objects in a store by their names, sizes
-    and ETags. A folder's files are not read, as it may be an archive of terabytes; one that is changed in place, with
+    and ETags; where a store tells none, the digest is another one each time, so that what may have changed is read. A folder's files are not read, as it may be an archive of terabytes; one that is changed in place, with
     its size and its time of change put back, goes unseen. A link that leads nowhere counts with its target.
 
     Raises:
@@ -53,7 +54,8 @@ def source_digest(source: Source) -> str:
     """
     if is_remote(source.location):
         objects = open_store(source.location, source.endpoint_url).objects()
-        return digest([list(one) for one in objects])
+        unknown = time.time_ns() if any(one.version is None for one in objects) else None
+        return digest([[list(one) for one in objects], unknown])
     path = local_path(source.location)
     if path.is_file():
         return file_digest(path)
