@@ -29,8 +29,11 @@ PERSONAL_TAGS = (
     "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "StudyID", "InstitutionName",
     "InstitutionAddress", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "StationName",
     "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "FrameOfReferenceUID", "PatientComments",
-    "DeviceSerialNumber", "RequestingPhysician", "NameOfPhysiciansReadingStudy",
+    "DeviceSerialNumber", "RequestingPhysician", "NameOfPhysiciansReadingStudy", "IssuerOfPatientID",
+    "MedicalRecordLocator", "PhysiciansOfRecord", "AdmissionID", "PatientTelephoneNumbers", "MilitaryRank",
+    "InstitutionalDepartmentName", "ProtocolName", "DeviceUID", "PerformedProcedureStepID", "FillerOrderNumber",
 )  # fmt: skip
+"""Beside all names of persons, and all UIDs but those that DICOM itself has registered."""
 
 
 def config(archive: Path, folder: Path, **changes: object) -> IngestConfig:
@@ -42,7 +45,9 @@ def originals(dataset: pydicom.Dataset) -> set[str]:
     """Every value of the elements that name a patient, an examination or a place, in sequences as well."""
     found = set()
     for element in dataset.iterall():
-        if element.keyword in PERSONAL_TAGS and element.VR in PERSONAL:
+        registered = element.VR == "UI" and str(element.value).startswith("1.2.840.10008.")
+        listed = element.keyword in PERSONAL_TAGS and element.VR in PERSONAL
+        if listed or element.VR == "PN" or (element.VR == "UI" and not registered):
             values = element.value if element.VM > 1 else [element.value]
             found |= {part for value in values for part in re.split(r"[\^=]", str(value or "")) if part.strip()}
     return {text.strip() for text in found}

@@ -9,6 +9,7 @@ import pytest
 from dicom_objects import TABLE, ct, show
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
+from pydicom.pixels.utils import get_expected_length
 from stored import stored_slices
 
 from scanloop.archive.dicom.pixels import DEFAULT_PERCENTILES
@@ -64,6 +65,33 @@ def test_all_samples_come_in_as_slices_or_with_a_true_reason(data_dir: Path, sam
     assert reasons[folder + "README.txt"][0] == reasons["pydicom_data/LICENSE"][0] == "not_an_image"
     assert reasons[folder + "JPGExtended.dcm"][0] == "unsupported"
     assert reasons[folder + "badVR.dcm"] == ("unreadable", "the number of frames is malformed")
+
+
+def test_every_reason_is_what_pydicom_meets_as_well(data_dir: Path, samples: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(TABLE)
+    archive = str(data_dir / "dicom_samples.tar")
+    source = DicomSource(path=archive, labels=str(tmp_path / "labels.csv"), deidentify=False)
+    ingest(IngestConfig(source=source, min_side_px=1), output=tmp_path / "catalog")
+    quarantine = read_table(tmp_path / "catalog", "quarantine.parquet")
+    for row in quarantine.drop_duplicates("reason").itertuples():
+        assert row.reason in {"no_pixels", "not_an_image", "truncated", "unreadable", "unsupported"}
+    for row in quarantine.itertuples():
+        path = samples / row.uri.partition("/")[2].partition("#")[0]
+        if row.reason == "not_an_image":
+            assert path.read_bytes()[128:132] != b"DICM"
+            continue
+        dataset = pydicom.dcmread(path, force=True)
+        if row.reason == "no_pixels":
+            assert not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(dataset.dir()), path
+            continue
+        with pytest.raises(Exception):  # noqa: B017, PT011  # whatever pydicom and its plugins raise
+            _ = dataset.pixel_array
+        if row.reason == "truncated":
+            assert len(dataset.PixelData) < get_expected_length(dataset)
+        if row.reason == "unsupported":
+            known = dataset.file_meta.TransferSyntaxUID
+            assert dataset.BitsAllocated == 1 or known.name == known or dataset.BitsStored == 12, path
+    assert len(quarantine) > 100
 
 
 def test_every_frame_that_pydicom_decodes_has_the_values_of_its_pipeline(samples: Path) -> None:

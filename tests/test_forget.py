@@ -206,11 +206,12 @@ def test_killed_between_any_two_writes_and_run_again_it_ends_the_same(run: Path,
             assert stat.S_IMODE((run / ".forget.json").stat().st_mode) == 0o600
             with pytest.raises(ArtifactError, match="the erasure of a patient was interrupted here"):
                 step_named("ingest")(PLANS["catalog"][1], output=run / "catalog")
+            (run / ".catalog.error.json").unlink()
         (run / "catalog" / "torn.parquet.1.tmp").write_text(patient)
         forget(run, patient, tmp_path / "key")
         assert files(run) == expected, f"killed at write {count}"
-        count += 3
-    assert kills > 15
+        count += 1
+    assert kills > 30
     assert not (run / ".forget.json").exists()
 
 

@@ -46,8 +46,9 @@ def source_digest(source: Source) -> str:
     """Digest of what a source holds: a file's bytes, or the names, sizes and times of change of the files in a folder.
 
     An artifact counts by its record, which holds the digests of its files; objects in a store by their names, sizes
-    and ETags; where a store tells none, the digest is another one each time, so that what may have changed is read. A folder's files are not read, as it may be an archive of terabytes; one that is changed in place, with
-    its size and its time of change put back, goes unseen. A link that leads nowhere counts with its target.
+    and ETags. Where a store tells none, the digest is another one each time, so that what may have changed is read. A
+    folder's files are not read, as it may be an archive of terabytes; one that is changed in place, with its size and
+    its time of change put back, goes unseen. A link that leads nowhere counts with its target.
 
     Raises:
         StorageError: The store refuses or does not answer.

@@ -117,7 +117,8 @@ def _decode(source: DicomObject, index: int) -> tuple[Values, str]:
     try:
         decoder = get_decoder(source.syntax)
     except NotImplementedError as error:
-        name = source.syntax.name if source.syntax.name != source.syntax else "not named by DICOM"
+        private = not source.syntax.startswith("1.2.840.10008.")  # whose root may be a hospital's
+        name = "of a private kind" if private else source.syntax.name
         raise ImageError("unsupported", f"transfer syntax {name}: no decoder knows it") from error
     options = as_pixel_options(source.dataset, transfer_syntax_uid=source.syntax, pixel_keyword=source.pixel_keyword)
     if source.pixel_vr is not None:
@@ -139,6 +140,8 @@ def _failure(source: DicomObject, error: Exception) -> ImageError:
         source.stream.seek(source.pixel_start)
         if _SEQUENCE_END not in source.stream.read():
             return ImageError("truncated", f"{name}: the pixels end without their delimiter")
+        if source.dataset.BitsAllocated == 1:
+            return ImageError("unsupported", f"{name}: no decoder knows it with one bit a pixel")
         if "does not support" in str(error) or "missing dependencies" in str(error):
             return ImageError("unsupported", f"{name}: no decoder knows this variant")
         return ImageError("unreadable", f"{name}: the decoders refuse the frame ({type(error).__name__})")
