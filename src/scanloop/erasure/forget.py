@@ -199,7 +199,7 @@ def _own_key_file(run: Path) -> Path:
     """Key of the catalog, where it was de-identified."""
     catalog = run / "catalog"
     name = read_json(catalog / RECORD).get("config", {}).get("source", {}).get("key_file")
-    for place in read_json(catalog / RUN).get("sources", []) if name else []:
+    for place, _ in read_json(catalog / RUN).get("sources", []) if name else []:
         if Path(place).name == Path(name).name and Path(place).exists():
             return Path(place)
     raise ErasureError(
