@@ -225,7 +225,7 @@ def test_what_pseudo_label_writes_is_counted_by_slice_however_many_copies_there_
     slices = rows.drop_duplicates("slice_id")
     refused = slices["reason"] == "refused by the hold-out gate"
     expected = {
-        "pseudo_label_pool": (~slices["reason"].isin(["labelled", "held out with its group"])).sum(),
+        "pseudo_label_pool": (~slices["reason"].str.match("labelled|held out|pushed out")).sum(),
         "pseudo_label_candidates": (refused | slices["promoted"]).sum(),
         "pseudo_label_promoted": slices["promoted"].sum(),
     }
