@@ -21,7 +21,7 @@ from scanloop.archive.readers.record import Later, RawImage
 from scanloop.storage.s3 import new_client
 from scanloop.storage.store import open_store
 
-BUCKET, BYTES = "bench", 24_700
+BUCKET, BYTES = "scanloop-bench", 24_700
 """Size of a slice: the mean of the brain archive's JPEG files."""
 
 
