@@ -12,7 +12,7 @@ export UV_LINK_MODE ?= copy
 # Hospitals' networks often bring certificates of their own: trust what the system trusts.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo run test check format compile bench bench-embed bench-select rehearse integration image clean
+.PHONY: help setup demo run test check format compile bench bench-embed bench-scale bench-select rehearse integration image clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ rehearse: setup ## Run the loop under simulated loss of spot nodes, planned agai
 
 bench-embed: setup ## Measure the embedding engine against a plain loop (brain MRI below SCANLOOP_DATA)
 	$(BIN)/python benchmarks/bench_embed.py
+
+bench-scale: setup ## Ingest and embed 10,000 to 400,000 synthetic slices: time, memory, objects, euros at 4,000,000; SIZES="1000 4000" is quick
+	$(BIN)/python benchmarks/bench_scale.py $(if $(SIZES),--sizes $(SIZES))
 
 bench-select: setup ## Measure picking and the silhouette at scale against the plain ways, in about three minutes
 	$(BIN)/python benchmarks/bench_select.py

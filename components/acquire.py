@@ -1,6 +1,6 @@
 """Component of the step `acquire`."""
 
-from kfp.dsl import Dataset, Input, Output
+from kfp.dsl import Artifact, Dataset, Input, Output
 
 from components.base import component
 
@@ -10,6 +10,7 @@ def acquire(
     config: str,
     catalog: Input[Dataset],
     embeddings: Input[Dataset],
+    triage: Input[Artifact],
     output: Output[Dataset],
     labels: Input[Dataset] = None,
     run_folder: str = "",
@@ -21,6 +22,7 @@ def acquire(
         config: Section of the run's configuration, as JSON.
         catalog: Artifact of `ingest`.
         embeddings: Artifact of `embed`.
+        triage: Artifact of `triage`.
         output: The queue.
         labels: Labels bought since.
         run_folder: Folder of a local run, which receives the artifact under its name; empty in the cluster.
@@ -37,6 +39,7 @@ def acquire(
         AcquireConfig.model_validate_json(config),
         catalog=Path(catalog.path),
         embeddings=Path(embeddings.path),
+        triage=Path(triage.path),
         labels=Path(labels.path) if labels else None,
         output=Path(output.path),
     )

@@ -1,6 +1,6 @@
 """Component of the step `pseudo_label`."""
 
-from kfp.dsl import Dataset, Input, Output
+from kfp.dsl import Artifact, Dataset, Input, Output
 
 from components.base import component
 
@@ -10,6 +10,7 @@ def pseudo_label(
     config: str,
     catalog: Input[Dataset],
     embeddings: Input[Dataset],
+    triage: Input[Artifact],
     labels: Input[Dataset],
     output: Output[Dataset],
     run_folder: str = "",
@@ -21,6 +22,7 @@ def pseudo_label(
         config: Section of the run's configuration, as JSON.
         catalog: Artifact of `ingest`.
         embeddings: Artifact of `embed`.
+        triage: Artifact of `triage`.
         labels: Labels bought since.
         output: The pseudo labels.
         run_folder: Folder of a local run, which receives the artifact under its name; empty in the cluster.
@@ -37,6 +39,7 @@ def pseudo_label(
         PseudoLabelConfig.model_validate_json(config),
         catalog=Path(catalog.path),
         embeddings=Path(embeddings.path),
+        triage=Path(triage.path),
         labels=Path(labels.path),
         output=Path(output.path),
     )

@@ -1,6 +1,6 @@
 """Component of the step `retrain`."""
 
-from kfp.dsl import Dataset, Input, Model, Output
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
 
 from components.base import component
 
@@ -11,6 +11,7 @@ def retrain(
     catalog: Input[Dataset],
     encoder: Input[Model],
     embeddings: Input[Dataset],
+    triage: Input[Artifact],
     labels: Input[Dataset],
     output: Output[Model],
     pseudo_labels: Input[Dataset] = None,
@@ -25,6 +26,7 @@ def retrain(
         catalog: Artifact of `ingest`.
         encoder: Artifact of `pretrain`.
         embeddings: Artifact of `embed`.
+        triage: Artifact of `triage`.
         labels: Labels bought since.
         output: The bundle.
         pseudo_labels: Artifact of `pseudo_label`.
@@ -44,6 +46,7 @@ def retrain(
         catalog=Path(catalog.path),
         encoder=Path(encoder.path),
         embeddings=Path(embeddings.path),
+        triage=Path(triage.path),
         labels=Path(labels.path),
         pseudo_labels=Path(pseudo_labels.path) if pseudo_labels else None,
         output=Path(output.path),

@@ -44,23 +44,23 @@ def intake_part(settings: Settings, configs: dict[str, Any], source_version: Any
     ).after(checked)
     encoder = trained.outputs["output"]
     embeddings = settings.task(embed, configs["embed"], catalog=catalog, encoder=encoder)
+    triaged = settings.task(triage, configs["triage"], catalog=catalog, embeddings=embeddings)
     return {
         "catalog": catalog,
         "validation": checked.outputs["output"],
         "encoder": encoder,
         "embeddings": embeddings,
-        "triage": settings.task(triage, configs["triage"], catalog=catalog, embeddings=embeddings),
-        "queue": settings.task(acquire, configs["acquire"], catalog=catalog, embeddings=embeddings),
+        "triage": triaged,
+        "queue": settings.task(acquire, configs["acquire"], catalog=catalog, embeddings=embeddings, triage=triaged),
     }
 
 
 def improve_part(settings: Settings, configs: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """From the labels to a decision about a model, with the supervised baseline beside it."""
     catalog, embeddings, labels = given["catalog"], given["embeddings"], given["labels"]
-    inputs = {"catalog": catalog, "encoder": given["encoder"], "embeddings": embeddings, "labels": labels}
-    pseudo_labels = settings.task(
-        pseudo_label, configs["pseudo_label"], catalog=catalog, embeddings=embeddings, labels=labels
-    )
+    common = {"catalog": catalog, "embeddings": embeddings, "triage": given["triage"], "labels": labels}
+    inputs = common | {"encoder": given["encoder"]}
+    pseudo_labels = settings.task(pseudo_label, configs["pseudo_label"], **common)
     baseline = settings.task(retrain, configs["retrain"], name="baseline", **inputs)
     bundle = settings.task(retrain, configs["retrain"], name="bundle", pseudo_labels=pseudo_labels, **inputs)
     evaluation = settings.task(

@@ -10,6 +10,7 @@ def improve(
     catalog: str,
     encoder: str,
     embeddings: str,
+    triage: str,
     labels: str,
     pseudo_label: str,
     retrain: str,
@@ -20,7 +21,7 @@ def improve(
     run_folder: str = "",
     code: str = "",
 ) -> None:
-    """Pseudo-label, retrain, evaluate, promote, account and report; catalog, encoder, embeddings, labels are URIs."""
+    """Pseudo-label, retrain, evaluate, promote, account and report; catalog ... labels are URIs."""
     settings = Settings(run_folder, code)
     configs = {
         "pseudo_label": pseudo_label,
@@ -34,6 +35,7 @@ def improve(
         "catalog": dsl.importer(artifact_uri=catalog, artifact_class=dsl.Dataset).output,
         "encoder": dsl.importer(artifact_uri=encoder, artifact_class=dsl.Model).output,
         "embeddings": dsl.importer(artifact_uri=embeddings, artifact_class=dsl.Dataset).output,
+        "triage": dsl.importer(artifact_uri=triage, artifact_class=dsl.Artifact).output,
         "labels": dsl.importer(artifact_uri=labels, artifact_class=dsl.Dataset).output,
     }
     closing_part(settings, configs, improve_part(settings, configs, given), given)

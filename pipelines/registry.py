@@ -14,7 +14,10 @@ from scanloop.config import STEPS, RunConfig
 
 PIPELINES: dict[str, Any] = {"intake": intake, "improve": improve, "watch": watch, "loop": loop}
 COMPILED = Path(__file__).parent / "compiled"
-IMPORTED = {"improve": ("catalog", "encoder", "embeddings", "labels"), "watch": ("catalog", "evaluation", "current")}
+IMPORTED = {
+    "improve": ("catalog", "encoder", "embeddings", "triage", "labels"),
+    "watch": ("catalog", "evaluation", "current"),
+}
 """Artifacts that a pipeline takes from an earlier run, by pipeline."""
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import torch
+from split_files import write_split_lists
 
 from scanloop.archive.shards import ShardWriter
 from scanloop.artifacts import write_json, write_table
@@ -64,6 +65,7 @@ def new_catalog(folder: Path, test: bool) -> pd.DataFrame:
     uris = [f"scans/{row}.png" for row in range(60)] + ["scans/copy of 40.png"]
     sources = pd.DataFrame({"slice_id": [*manifest["slice_id"], manifest["slice_id"][40]], "uri": uris})
     write_table(folder, "manifest", manifest)
+    write_split_lists(folder, manifest)
     write_table(folder, "sources.parquet", sources)
     write_json(folder / "catalog.json", {"classes": CLASSES, "positive_class": "cancer"})
     return manifest
@@ -113,11 +115,15 @@ def new_run(folder: Path, test: bool, promoted: bool = True, learnt: int = 2) ->
     learnt = learnt if promoted else 0
     arms = {"bundle": (*((0.0, 1.0) if learnt else baseline), learnt), "baseline": (*baseline, 0)}
     for name, (bias, noise, pseudo_labelled) in arms.items():
-        write_table(folder / name, "out_of_fold.parquet", out_of_fold(manifest, bought, noise))
+        scored = out_of_fold(manifest, bought, noise)
+        known = scored.drop_duplicates("slice_id")[["slice_id", "group_id"]].assign(source="labelled")
+        pseudo = manifest.loc[[31, 32][:pseudo_labelled], ["slice_id", "group_id"]].assign(source="pseudo_labelled")
+        write_table(folder / name, "out_of_fold.parquet", scored)
+        write_table(folder / name, "learnt.parquet", pd.concat([known, pseudo]))
         facts = BundleFacts(
             "mean brightness", "none", CLASSES, "cancer", Preprocess(32, 16), Calibration(1.0, "none", 30, 15),
             tuple(draw_slices(3)[0]), "d" * 64,
-            {"labelled": {"cancer": 15, "normal": 15}, "pseudo_labelled": {"cancer": pseudo_labelled, "normal": 0}},
+            {"labelled": {"cancer": len(known)}, "pseudo_labelled": {"cancer": pseudo_labelled}},
             {}, 8, 10**6,
         )  # fmt: skip
         write_bundle(folder / name, Brightness(bias), facts)

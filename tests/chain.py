@@ -26,7 +26,7 @@ PLAN = CrossValidation(seed=3, folds=3, repeats=2)
 SOURCE = SyntheticSource(seed=3, slices=120, size_px=32, labelled=40, contrast=1.0, copy_share=0.05)
 LENIENT = PseudoLabelConfig(seed=3, min_confidence=0.5, neighbours=5, min_f1=0.0, margin=1.0, cross_validation=PLAN)
 
-_LEARNT = ("catalog", "encoder", "embeddings", "labels")
+_LEARNT = ("catalog", "encoder", "embeddings", "triage", "labels")
 
 PLANS: Mapping[str, tuple[str, Section, tuple[str, ...]]] = {
     "catalog": (
@@ -40,10 +40,10 @@ PLANS: Mapping[str, tuple[str, Section, tuple[str, ...]]] = {
     "queue": (
         "acquire",
         AcquireConfig(seed=3, budget_eur=5.0, price_per_label_eur=0.55, candidates_per_label=4),
-        ("catalog", "embeddings"),
+        ("catalog", "embeddings", "triage"),
     ),
     "labels": ("oracle", OracleConfig(), ("catalog", "queue")),
-    "pseudo_labels": ("pseudo_label", LENIENT, ("catalog", "embeddings", "labels")),
+    "pseudo_labels": ("pseudo_label", LENIENT, ("catalog", "embeddings", "triage", "labels")),
     "baseline": ("retrain", RetrainConfig(seed=3, finetune_epochs=1, cross_validation=PLAN), _LEARNT),
     "bundle": ("retrain", RetrainConfig(seed=3, finetune_epochs=1, cross_validation=PLAN), (*_LEARNT, "pseudo_labels")),
     "evaluation": (

@@ -75,6 +75,24 @@ def new_learning(root: Path, manifest: pd.DataFrame, metrics: Mapping[str, dict[
         "k": 3, "silhouette": {"2": 0.09, "3": 0.12, "4": None}, "ari": 0.4, "nmi": None, "components": 9,
         "variance": 0.9,
     }  # fmt: skip
+    limit = {"cosine": 0.97, "rate": 0.01, "references": 30, "pairs": 1000, "exceeding": 0, "expected": 0.0}
+    limit |= {"expected_high": 0.09, "known": 3, "found": 2}
+    pushed = {"images": 1, "pool": 18, "threshold": limit, "labelled_with_copies_in_pool": 2}
+    group = {"slices": 2, "share": 2 / 48, "patient": 0, "study": 0, "near_duplicates": 2, "exact_copies": 1}
+    accuracy = {
+        "value": 0.93,
+        "low": 0.9,
+        "high": 0.95,
+        "n": 40,
+        "groups": 20,
+        "confidence": 0.95,
+        "method": "bootstrap",
+    }
+    site = {"name": "site <b>", "values": {"lyon": 20, "paris": 21}, "accuracy": accuracy, "chance": 0.6}
+    site |= {"readable": True, "association": None, "verdict": "site can be read from the embedding"}
+    triage |= {"pushed_out": pushed, "largest_group": group | {"warning": "too large"}, "origins": [site]}
+    row = {"slice_id": manifest["slice_id"][30], "near": manifest["slice_id"][1], "cosine": 0.98, "reason": "near"}
+    write_table(root / "triage", "pushed_out.parquet", pd.DataFrame([row]))
     write_json(root / "triage" / "triage.json", triage | {"verdict": "Three clusters with blurred borders."})
     queued = manifest["slice_id"][30:36]
     queue = {

@@ -187,7 +187,7 @@ def test_the_budget_bounds_the_queue(
     chain: Chain, manifest: pd.DataFrame, tmp_path: Path,
 ) -> None:  # fmt: skip
     config = AcquireConfig(budget_eur=budget_eur, price_per_label_eur=price_per_label_eur, max_labels=max_labels)
-    summary = acquire(config, **chain.inputs("catalog", "embeddings"), output=tmp_path / "queue")
+    summary = acquire(config, **chain.inputs("catalog", "embeddings", "triage"), output=tmp_path / "queue")
     assert summary.labels == expected
     assert_allowed(read_table(tmp_path / "queue", "queue.parquet"), manifest, config)
 
@@ -196,8 +196,9 @@ def test_more_money_than_images_buys_one_image_of_each_group(
     chain: Chain, manifest: pd.DataFrame, tmp_path: Path
 ) -> None:
     config = AcquireConfig(budget_eur=1e6)
-    summary = acquire(config, **chain.inputs("catalog", "embeddings"), output=tmp_path / "queue")
-    pool = manifest[(manifest["split"] == "train") & manifest["label"].isna()]
+    summary = acquire(config, **chain.inputs("catalog", "embeddings", "triage"), output=tmp_path / "queue")
+    pushed_out = read_table(chain["triage"], "pushed_out.parquet")["slice_id"]
+    pool = manifest[(manifest["split"] == "train") & manifest["label"].isna() & ~manifest.index.isin(pushed_out)]
     assert summary.labels == pool["group_id"].nunique()
     assert_allowed(read_table(tmp_path / "queue", "queue.parquet"), manifest, config)
 
@@ -207,7 +208,7 @@ def test_what_was_bought_is_learnt_from_and_not_queued_again(
 ) -> None:
     config, bought = PLANS["queue"][1], read_table(chain["labels"], "labels.parquet")
     before = read_json(chain["queue"] / "queue.json")
-    summary = acquire(config, **chain.inputs("catalog", "embeddings", "labels"), output=tmp_path / "queue")
+    summary = acquire(config, **chain.inputs("catalog", "embeddings", "triage", "labels"), output=tmp_path / "queue")
     after, queue = read_json(tmp_path / "queue" / "queue.json"), read_table(tmp_path / "queue", "queue.parquet")
     assert not set(queue["slice_id"]) & set(bought["slice_id"])
     assert summary.pool == before["pool"] - len(bought)
@@ -221,7 +222,9 @@ def test_more_labels_than_were_queued_before_leave_the_rest_of_the_pool(chain: C
     known = read_table(chain["catalog"], "manifest").set_index("slice_id")
     pool = hidden[hidden["slice_id"].map(known["split"]) == "train"]
     labels = copy_of_labels(chain, tmp_path, pool.iloc[1:])
-    acquire(AcquireConfig(), **chain.inputs("catalog", "embeddings"), labels=labels, output=tmp_path / "queue")
+    acquire(
+        AcquireConfig(), **chain.inputs("catalog", "embeddings", "triage"), labels=labels, output=tmp_path / "queue"
+    )
     assert read_table(tmp_path / "queue", "queue.parquet")["slice_id"].tolist() == [pool["slice_id"].iloc[0]]
 
 
@@ -233,7 +236,9 @@ def test_a_bought_label_of_an_unknown_class_is_refused_with_the_known_ones(
     labels = copy_of_labels(chain, tmp_path, bought)
     config = PLANS["queue" if step == "acquire" else "pseudo_labels"][1]
     with pytest.raises(ArtifactError, match="no class 'leison' in the catalog, which has lesion, normal;"):
-        step_named(step)(config, **chain.inputs("catalog", "embeddings"), labels=labels, output=tmp_path / "made")
+        step_named(step)(
+            config, **chain.inputs("catalog", "embeddings", "triage"), labels=labels, output=tmp_path / "made"
+        )
 
 
 def copy_of_labels(chain: Chain, folder: Path, answers: pd.DataFrame) -> Path:
@@ -246,7 +251,7 @@ def copy_of_labels(chain: Chain, folder: Path, answers: pd.DataFrame) -> Path:
 @pytest.mark.parametrize("price", [0.001, 0.1, 0.55])
 def test_prices_below_a_cent_are_kept_and_add_up_as_on_paper(price: float, chain: Chain, tmp_path: Path) -> None:
     config = AcquireConfig(budget_eur=3 * price, price_per_label_eur=price)
-    queued = acquire(config, **chain.inputs("catalog", "embeddings"), output=tmp_path / "queue")
+    queued = acquire(config, **chain.inputs("catalog", "embeddings", "triage"), output=tmp_path / "queue")
     answered = oracle(OracleConfig(), **chain.inputs("catalog"), queue=tmp_path / "queue", output=tmp_path / "labels")
     assert queued.labels == answered.answered
     assert queued.price_eur == answered.price_eur == float(queued.labels * Fraction(str(price)))

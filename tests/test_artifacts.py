@@ -178,4 +178,4 @@ def test_every_table_belongs_to_a_kind_of_artifact() -> None:
 def test_only_a_machines_and_a_clocks_facts_are_exempt() -> None:
     assert all(is_exempt(Path("any") / name) for name in (*EXEMPT_NAMES, "report.html"))
     held = {name for files in KINDS.values() for name in files if is_exempt(Path(name))}
-    assert held == {"ledger.json", "report.html", "drift.html"}
+    assert held == {"ledger.json", "seen.parquet", "report.html", "drift.html"}

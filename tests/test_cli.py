@@ -106,7 +106,7 @@ def test_a_step_runs_from_the_command_line_into_the_runs_folder(tmp_path: Path, 
 
 def test_the_queue_that_labels_answer_is_made_without_them_and_the_next_one_with_them(tmp_path: Path) -> None:
     """With its own answers as input the queue would be another one each time that the command is repeated."""
-    needed = {name: tmp_path / name for name in ("catalog", "embeddings")}
+    needed = {name: tmp_path / name for name in ("catalog", "embeddings", "triage")}
     (tmp_path / "labels").mkdir()
     assert _inputs(acquire, tmp_path, "queue") == needed
     assert _inputs(acquire, tmp_path, "next_queue") == needed | {"labels": tmp_path / "labels"}

@@ -1,10 +1,19 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.fft
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanloop.archive.duplicates import correlations, near_duplicate_pairs, perceptual_hashes, thumbnail
+from scanloop.archive.duplicates import (
+    ThumbnailFile,
+    correlations,
+    is_blank,
+    near_duplicate_pairs,
+    perceptual_hashes,
+    thumbnail,
+)
 from scanloop.types import Image
 
 
@@ -50,23 +59,39 @@ def test_pairs_are_those_that_comparing_all_with_all_finds(seed: int, max_bits: 
         if int(hashes[left] ^ hashes[right]).bit_count() <= max_bits
         and np.corrcoef(thumbnails[left].ravel(), thumbnails[right].ravel())[0, 1] >= 0.97
     ]
-    found = near_duplicate_pairs(hashes, thumbnails, max_bits, 0.97)
+    found = near_duplicate_pairs(hashes, thumbnails.__getitem__, max_bits, 0.97)
     assert [tuple(pair) for pair in found.tolist()] == brute
 
 
-def test_blank_slices_pair_with_nothing_however_many_there_are() -> None:
-    thumbnails = np.zeros((3000, 32, 32), np.uint8)
-    thumbnails[:2] = smooth(np.random.default_rng(3), 1)
-    found = near_duplicate_pairs(perceptual_hashes(thumbnails), thumbnails, 8, 0.9)
-    assert found.tolist() == [[0, 1]]
+def test_pairs_of_two_known_slices_are_not_looked_for() -> None:
+    hashes, same = np.zeros(6, np.uint64), smooth(np.random.default_rng(3), 1)
+    found = near_duplicate_pairs(hashes, lambda rows: same.repeat(len(rows), axis=0), 8, 0.9, first_new=4)
+    assert sorted(map(tuple, found.tolist())) == [
+        (left, right) for left in range(6) for right in range(left + 1, 6) if right >= 4
+    ]
+
+
+def test_slices_of_one_grey_value_are_blank_and_a_picture_is_not() -> None:
+    grey = np.full((3, 32, 32), 128, np.uint8)
+    assert is_blank(grey).all()
+    assert not is_blank(smooth(np.random.default_rng(3), 4)).any()
+
+
+def test_thumbnails_come_back_by_row_and_what_a_killed_process_left_goes(tmp_path: Path) -> None:
+    thumbnails = smooth(np.random.default_rng(3), 5)
+    ThumbnailFile(tmp_path / "file", 0).append(thumbnails)
+    again = ThumbnailFile(tmp_path / "file", 3)
+    again.append(thumbnails[4:])
+    assert np.array_equal(again(np.array([3, 0, 2])), thumbnails[[4, 0, 2]])
+    assert len(again(np.empty(0, np.int64))) == 0
 
 
 def test_a_hundred_thousand_hashes_take_seconds() -> None:
     generator = np.random.default_rng(4)
     hashes = generator.integers(0, 2**64, 100_000, dtype=np.uint64)
     hashes[70_000:70_010] = hashes[:10] ^ np.uint64(0b10000001)
-    thumbnails = np.broadcast_to(smooth(generator, 1), (100_000, 32, 32))
-    assert len(near_duplicate_pairs(hashes, thumbnails, 6, 0.97)) == 10
+    same = smooth(generator, 1)
+    assert len(near_duplicate_pairs(hashes, lambda rows: same.repeat(len(rows), axis=0), 6, 0.97)) == 10
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (9, 200), (40, 40, 3)])

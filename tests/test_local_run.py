@@ -82,7 +82,7 @@ def reruns(loop: Loop) -> Reruns:
     loop.interrupted.result()
     before = stamps(loop.folder), stamps(loop.interrupted_folder)
     with ThreadPoolExecutor(1) as pool:
-        changed = pool.submit(run, loop.config, loop.interrupted_folder, "--set", "triage.k_max=4")
+        changed = pool.submit(run, loop.config, loop.interrupted_folder, "--set", "detect_drift.threshold=0.3")
         again = run(loop.config, loop.folder)
         return Reruns(again, before[0], changed.result(), before[1])
 
@@ -99,7 +99,7 @@ def test_a_changed_value_runs_exactly_the_steps_downstream(loop: Loop, reruns: R
     assert reruns.changed.code == 0, reruns.changed.text
     now = stamps(loop.interrupted_folder)
     ran = {name for name in ARTIFACTS if now[f"{name}/run.json"] != reruns.changed_before[f"{name}/run.json"]}
-    assert ran == {"triage", "account", "report"}
+    assert ran == {"drift", "account", "report"}
     others = {name for name in now if name.split("/")[0] not in ran}
     assert {name: now[name] for name in others} == {name: reruns.changed_before[name] for name in others}
 

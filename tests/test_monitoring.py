@@ -219,7 +219,7 @@ def test_what_pseudo_label_writes_is_counted_by_slice_however_many_copies_there_
     chain: Chain, tmp_path: Path, min_f1: float
 ) -> None:
     config = PLANS["pseudo_labels"][1].model_copy(update={"min_f1": min_f1})
-    inputs = chain.inputs("catalog", "embeddings", "labels")
+    inputs = chain.inputs("catalog", "embeddings", "triage", "labels")
     pseudo_label(config, **inputs, output=tmp_path / "demo" / "pseudo_labels")
     rows = read_table(tmp_path / "demo" / "pseudo_labels", "pseudo_labels.parquet")
     slices = rows.drop_duplicates("slice_id")

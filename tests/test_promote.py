@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from scanloop.artifacts import read_json, read_table, write_json, write_table
 from scanloop.config import PromoteConfig
 from scanloop.errors import LeakageError
+from scanloop.provenance import file_digest
 from scanloop.steps.promote import promote
 from scanloop.tracking import DECISION_TAG, KEY_TAG, Registry
 
@@ -147,6 +148,9 @@ def test_a_champion_of_other_classes_is_not_compared_and_the_reason_names_them(
     assert decide(chain, folder, config, first, f"{name}-1").decision == "promoted"
     bundle = shutil.copytree(chain["bundle"], folder / f"{name}-bundle")
     write_json(bundle / "classes.json", {"classes": ["normal", "lesion"], "positive_class": "lesion"})
+    seal = read_json(bundle / "bundle.json")
+    seal["files"]["classes.json"] = file_digest(bundle / "classes.json")
+    write_json(bundle / "bundle.json", seal)
     write_json(bundle / "artifact.json", read_json(bundle / "artifact.json") | {"key": name})
     output = folder / f"{name}-2"
     summary = promote(config, catalog=chain["catalog"], bundle=bundle, evaluation=second, output=output)

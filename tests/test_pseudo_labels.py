@@ -153,7 +153,9 @@ def test_bought_labels_join_the_training_part_and_never_replace_a_given_one_nor_
     assert known.labels.tolist() == [0, 1, 1]
     assert known.drawn.tolist() == [True, False, True]
     np.testing.assert_array_equal(known.vectors, [[0, 1], [2, 3], [6, 7]])
-    assert pool_rows(manifest(), known, EMBEDDINGS).slice_ids.tolist() == ["c"]
+    none, c_alone = (pd.DataFrame({"slice_id": ids}, dtype=object) for ids in ([], ["c"]))
+    assert pool_rows(manifest(), known, EMBEDDINGS, none).slice_ids.tolist() == ["c"]
+    assert pool_rows(manifest(), known, EMBEDDINGS, c_alone).slice_ids.tolist() == []
     assert known_rows(manifest(), bought, ["x", "y"], EMBEDDINGS, "test").labels.tolist() == [0]
 
 
@@ -175,7 +177,12 @@ def test_the_table_has_one_row_for_every_uri_and_promotes_pool_images_only(chain
     assert (promoted["confidence"] >= LENIENT.min_confidence).all()
     assert (promoted["knn_label"] == promoted["label"]).all()
     assert (promoted["knn_share"] > LENIENT.min_neighbour_share).all()
-    assert set(table.loc[~table["slice_id"].isin(pool), "reason"]) == {"labelled", "held out with its group"}
+    pushed_out = set(read_table(chain["triage"], "pushed_out.parquet")["slice_id"])
+    others = table[~table["slice_id"].isin(pool - pushed_out)]
+    assert {reason.split(":")[0] for reason in others["reason"]} - {"pushed out"} == {
+        "labelled",
+        "held out with its group",
+    }
     assert table["probability"].between(0, 1).all()
     np.testing.assert_allclose(
         table["confidence"], np.where(table["label"] == "lesion", table["probability"], 1 - table["probability"])
@@ -184,7 +191,7 @@ def test_the_table_has_one_row_for_every_uri_and_promotes_pool_images_only(chain
 
 def test_a_gate_that_refuses_promotes_nothing_and_says_why(chain: Chain, tmp_path: Path) -> None:
     strict = LENIENT.model_copy(update={"min_f1": 1.0})
-    inputs = chain.inputs("catalog", "embeddings", "labels")
+    inputs = chain.inputs("catalog", "embeddings", "triage", "labels")
     summary = pseudo_label(strict, **inputs, output=tmp_path / "pseudo_labels")
     assert (summary.promoted, summary.gate_passed) == (0, False)
     assert summary.candidates == chain.summary("pseudo_labels").candidates
@@ -206,7 +213,9 @@ def test_two_groups_of_a_class_are_too_few_to_be_tried_and_the_error_names_the_c
     known = new_known(n=8, d=256)
     monkeypatch.setattr(module, "known_rows", lambda *_: known)
     with pytest.raises(TooFewLabelsError, match=r"class 'lesion' has 2 labelled.*label at least 3"):
-        pseudo_label(RULE, **chain.inputs("catalog", "embeddings", "labels"), output=tmp_path / "pseudo_labels")
+        pseudo_label(
+            RULE, **chain.inputs("catalog", "embeddings", "triage", "labels"), output=tmp_path / "pseudo_labels"
+        )
 
 
 def test_the_seed_of_the_cross_validation_cuts_the_folds() -> None:

@@ -25,8 +25,8 @@ from scanloop.steps.report import report
 
 VOID = {"meta", "img", "wbr", "br", "path", "use", "rect", "stop", "link"}
 ANCHORS = [
-    "verdict", "intake", "checks", "encoder", "triage", "queue", "pseudo-labels", "arms", "performance", "promotion",
-    "drift", "money", "provenance",
+    "verdict", "intake", "checks", "encoder", "triage", "purity", "queue", "pseudo-labels", "arms", "performance",
+    "promotion", "drift", "money", "provenance",
 ]  # fmt: skip
 
 
@@ -142,13 +142,22 @@ def test_the_gallery_shows_the_queued_pixels(html: str, artifacts: dict[str, Pat
         np.testing.assert_array_equal(np.array(PIL.Image.open(io.BytesIO(base64.b64decode(payload)))), stored[slice_id])
 
 
+def test_what_would_spoil_the_learning_is_told_with_its_figures(html: str) -> None:
+    section = html.partition('id="purity"')[2].partition("</section>")[0]
+    for words in (
+        "1 unlabelled image left the pool", "site &lt;b&gt; can be read", "0.930 (0.900 to 0.950)",
+        "Warning: too large", "lyon (20), paris (21)", "cosine from 0.970", "2 of 3 known near-duplicates", "0.9800",
+    ):  # fmt: skip
+        assert words in section, words
+
+
 def test_a_run_with_a_catalog_alone_says_which_step_writes_the_rest(artifacts: dict[str, Path]) -> None:
     page = render(Material({"catalog": artifacts["catalog"]}), "Begun")
     outline = outline_of(page.html)
     assert (outline.faults, outline.open) == ([], [])
     assert page.missing == [
-        "validate", "pretrain", "triage", "acquire", "pseudo_label", "evaluate", "evaluate", "promote", "detect_drift",
-        "account",
+        "validate", "pretrain", "triage", "triage", "acquire", "pseudo_label", "evaluate", "evaluate", "promote",
+        "detect_drift", "account",
     ]  # fmt: skip
     assert "Not decided yet" in page.html
     assert page.html.count("writes this section") == len(page.missing) == len(SECTIONS) - 2
@@ -160,7 +169,7 @@ def test_the_same_artifacts_give_the_same_page(html: str, artifacts: dict[str, P
 
 def test_the_step_writes_the_page_and_counts_what_it_shows(artifacts: dict[str, Path], tmp_path: Path) -> None:
     summary = report(ReportConfig(gallery=3), **artifacts, output=tmp_path / "report")
-    assert (summary.sections, summary.missing, summary.figures, summary.images) == (12, [], 8, 3)
+    assert (summary.sections, summary.missing, summary.figures, summary.images) == (13, [], 8, 3)
     assert summary.decision == "refused"
     assert (tmp_path / "report" / "report.html").read_text().startswith("<!DOCTYPE html>")
 

@@ -18,7 +18,7 @@ from scanloop.learning.heads import Head
 from scanloop.steps.pseudo_label import pseudo_label
 from scanloop.steps.retrain import retrain
 
-LEARNT = ("catalog", "encoder", "embeddings", "labels")
+LEARNT = ("catalog", "encoder", "embeddings", "triage", "labels")
 
 
 def contents(artifact: Path) -> dict[str, bytes]:
@@ -30,7 +30,7 @@ def refused(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pseudo-labels of which the gate promoted none."""
     folder = tmp_path_factory.mktemp("refused") / "pseudo_labels"
     strict = LENIENT.model_copy(update={"min_f1": 1.0})
-    pseudo_label(strict, **chain.inputs("catalog", "embeddings", "labels"), output=folder)
+    pseudo_label(strict, **chain.inputs("catalog", "embeddings", "triage", "labels"), output=folder)
     return folder
 
 
@@ -100,7 +100,7 @@ def test_a_held_out_label_changes_no_byte_of_the_model(chain: Chain, tmp_path: P
     write_table(catalog, "manifest", manifest.assign(label=manifest["label"].where(~held_out, turned)))
     record = read_json(catalog / "artifact.json")
     write_json(catalog / "artifact.json", record | {"key": "another"})
-    inputs = chain.inputs("encoder", "embeddings", "labels")
+    inputs = chain.inputs("encoder", "embeddings", "triage", "labels")
     retrain(PLANS["baseline"][1], catalog=catalog, **inputs, output=tmp_path / "bundle")
     assert contents(tmp_path / "bundle") == contents(chain["baseline"])
 

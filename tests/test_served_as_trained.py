@@ -14,7 +14,15 @@ from stored import stored_slices
 from scanloop.artifacts import read_table, write_json, write_table
 from scanloop.bundle.predict import Bundle
 from scanloop.bundle.read import read_bundle
-from scanloop.config import CrossValidation, EmbedConfig, FolderSource, IngestConfig, PretrainConfig, RetrainConfig
+from scanloop.config import (
+    CrossValidation,
+    EmbedConfig,
+    FolderSource,
+    IngestConfig,
+    PretrainConfig,
+    RetrainConfig,
+    TriageConfig,
+)
 from scanloop.embedding.encoders import new_encoder, read_encoder
 from scanloop.errors import ImageError
 from scanloop.learning.finetune import Classifier
@@ -23,6 +31,7 @@ from scanloop.steps.embed import embed
 from scanloop.steps.ingest import ingest
 from scanloop.steps.pretrain import pretrain
 from scanloop.steps.retrain import retrain
+from scanloop.steps.triage import triage
 
 LIMITS = {"min_side_px": 300, "max_pixels": 360_000}
 
@@ -57,6 +66,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(folder / "labels", "labels.parquet", pd.DataFrame({"slice_id": [], "label": []}))
     write_json(folder / "labels" / "artifact.json", {"key": "no further labels"})
     made |= {"embeddings": folder / "embeddings", "labels": folder / "labels"}
+    triage(TriageConfig(), catalog=made["catalog"], embeddings=made["embeddings"], output=folder / "triage")
+    made["triage"] = folder / "triage"
     plan = CrossValidation(folds=2, repeats=1)
     retrain(RetrainConfig(finetune_epochs=0, cross_validation=plan), **made, output=folder / "bundle")
     return folder

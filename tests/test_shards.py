@@ -10,7 +10,7 @@ import pytest
 from stored import stored_slices
 
 from scanloop.archive.decode import encode_png
-from scanloop.archive.shards import FOLDER, Location, ShardWriter, iterate_shards, read_png
+from scanloop.archive.shards import FOLDER, Location, ShardWriter, iterate_shards, keep_only, read_png
 from scanloop.errors import ArtifactError
 from scanloop.types import Image
 
@@ -81,22 +81,21 @@ def test_webdataset_reads_the_shards(tmp_path: Path) -> None:
 
 def test_a_shard_can_be_written_again_without_a_slice(tmp_path: Path) -> None:
     images = slices(6)
-    manifest, writer = written(tmp_path, images)
-    places = [(row.slice_id, Location(row.shard, row.offset, row.length)) for row in manifest.itertuples()]
-    kept = [places[0], places[2], places[3]]
-    moved = writer.keep_only("shard-000000.tar", kept)
-    again = pd.DataFrame([{"slice_id": name} | place._asdict() for (name, _), place in zip(kept, moved, strict=True)])
+    manifest, _ = written(tmp_path, images)
+    kept = [manifest.slice_id[row] for row in (0, 2, 3)]
+    digest, moved = keep_only(tmp_path, "shard-000000.tar", kept)
+    again = pd.DataFrame([{"slice_id": name} | moved[name]._asdict() for name in kept])
     stored = stored_slices(tmp_path, again)
-    assert list(stored) == [name for name, _ in kept]
+    assert list(stored) == kept
     assert all(np.array_equal(image, images[name]) for name, image in stored.items())
-    direct, _ = written(tmp_path / "direct", {name: images[name] for name, _ in kept})
-    assert [tuple(row) for row in direct[["shard", "offset", "length"]].itertuples(index=False)] == moved
-    assert (tmp_path / FOLDER / "shard-000000.tar").read_bytes() == (
-        tmp_path / "direct" / FOLDER / "shard-000000.tar"
-    ).read_bytes()
-    writer.keep_only("shard-000001.tar", [])
-    assert list(writer.digests) == ["shard-000000.tar"]
-    assert not (tmp_path / FOLDER / "shard-000001.tar").exists()
+    direct, writer = written(tmp_path / "direct", {name: images[name] for name in kept})
+    places = [tuple(row) for row in direct[["shard", "offset", "length"]].itertuples(index=False)]
+    assert places == list(moved.values())
+    assert writer.digests == {"shard-000000.tar": digest}
+    assert keep_only(tmp_path, "shard-000000.tar", kept) == (digest, moved)
+    for _ in range(2):
+        assert keep_only(tmp_path, "shard-000001.tar", []) == (None, {})
+        assert not (tmp_path / FOLDER / "shard-000001.tar").exists()
 
 
 def test_a_missing_or_damaged_shard_is_named(tmp_path: Path) -> None:

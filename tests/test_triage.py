@@ -140,5 +140,5 @@ def test_triage_keeps_nine_tenths_of_the_variance_and_its_coordinates_can_be_com
 def test_triage_gives_the_same_bytes_twice(chain: Chain, tmp_path: Path) -> None:
     summary = triage(PLANS["triage"][1], **chain.inputs("catalog", "embeddings"), output=tmp_path / "triage")
     assert summary == chain.summary("triage")
-    for name in KINDS["triage"]:
+    for name in (*KINDS["triage"][:-1], "neighbours/part-000000.faiss"):
         assert (tmp_path / "triage" / name).read_bytes() == (chain["triage"] / name).read_bytes()

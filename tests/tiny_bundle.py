@@ -73,8 +73,12 @@ def new_facts(**changes: object) -> BundleFacts:
 def new_bundle(folder: Path, model: nn.Module | None = None, facts: BundleFacts | None = None) -> Path:
     """A real bundle of a tiny network."""
     row = {"slice_id": "a", "group_id": "g", "repeat": 0, "fold": 0, "label": "cancer", "logits": [0.5, -0.5]}
+    facts = facts or new_facts()
+    learnt = [source for source, classes in facts.counts.items() for _ in range(sum(classes.values()))]
+    ids = ["a", *(f"slice {row}" for row in range(1, len(learnt)))]
     write_table(folder, "out_of_fold.parquet", pd.DataFrame([row]))
-    write_bundle(folder, model or TinyNetwork(), facts or new_facts())
+    write_table(folder, "learnt.parquet", pd.DataFrame({"slice_id": ids, "group_id": "g", "source": learnt}))
+    write_bundle(folder, model or TinyNetwork(), facts)
     return folder
 
 

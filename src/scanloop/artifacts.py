@@ -25,18 +25,19 @@ PART_GROUPS = 16
 KINDS: Mapping[str, tuple[str, ...]] = {
     "catalog": (
         "sources.parquet", "manifest", "shards", "quarantine.parquet", "hidden_labels.parquet",
-        "attributes.parquet", "catalog.json",
+        "attributes.parquet", "seen.parquet", "catalog.json",
+        *(f"{split}_{kind}.txt" for split in ("train", "validation", "test") for kind in ("groups", "patients")),
     ),
     "validation": ("validation.json", "data_docs"),
     "encoder": ("encoder.safetensors", "encoder.json", "loss.csv"),
     "embeddings": ("index.parquet", "embeddings.json"),
-    "triage": ("pca.npz", "clusters.parquet", "triage.json"),
+    "triage": ("pca.npz", "clusters.parquet", "pushed_out.parquet", "triage.json", "neighbours.json", "neighbours"),
     "queue": ("queue.parquet", "queue.json"),
     "labels": ("labels.parquet", "labels.json"),
     "pseudo_labels": ("pseudo_labels.parquet", "certificate.json"),
     "bundle": (
         "model.safetensors", "model.onnx", "calibration.json", "classes.json", "preprocess.json", "reference.npz",
-        "MODEL_CARD.md", "bundle.json", "out_of_fold.parquet",
+        "MODEL_CARD.md", "bundle.json", "out_of_fold.parquet", "learnt.parquet",
     ),
     "evaluation": ("metrics.json", "predictions.parquet", "confidence.parquet", "curves.json"),
     "promotion": ("promotion.json",),
@@ -46,7 +47,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Files that each kind of artifact must hold, by kind."""
 
-EXEMPT_NAMES = ("run.json", "ledger.json")
+EXEMPT_NAMES = ("run.json", "ledger.json", "seen.parquet")
 EXEMPT_SUFFIXES = (".html", ".css", ".js")
 """Files that hold a machine's or a clock's facts; every other file is the same, byte for byte, in every run."""
 

@@ -15,6 +15,8 @@ from scanloop.config import STEPS
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError
 from scanloop.plan_command import EXAMPLES, help_text, plan
+from scanloop.search_command import EXAMPLES as SEARCH_EXAMPLES
+from scanloop.search_command import search
 
 app = typer.Typer(
     help="Semi-supervised medical imaging, one command a step. Whole pipelines: python -m pipelines --help",
@@ -100,6 +102,7 @@ for _step in STEPS:
 
 
 app.command("plan", help=help_text(), epilog=EXAMPLES)(plan)
+app.command("search", epilog=SEARCH_EXAMPLES)(search)
 
 
 @app.command(epilog="Example: scanloop check configs/demo.yaml")

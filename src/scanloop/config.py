@@ -12,6 +12,7 @@ class IngestConfig(Section):
     """What comes in, and how it is split."""
 
     source: Annotated[FolderSource | NpzSource | DicomSource | SyntheticSource, Field(discriminator="kind")]
+    base: str | None = Field(None, description="Catalog of an earlier ingest of this archive; only news are read")
     positive_class: str | None = Field(None, description="Whose probability the tables list; the last class by default")
     short_side_px: int = Field(256, ge=16, le=1024, description="Images are shrunk to this, never enlarged")
     min_side_px: int = Field(8, ge=1, description="Smaller images are quarantined")
@@ -64,9 +65,15 @@ class EmbedConfig(Section):
 
 
 class TriageConfig(Section):
-    """How the embeddings are projected and clustered."""
+    """How the embeddings are projected and clustered, and what in them is looked for before anybody learns."""
 
     variance: Share = Field(0.9, description="Share of variance that the principal components keep")
+    method: Literal["kmeans", "dbscan"] = Field("kmeans", description="dbscan finds the number of clusters, and noise")
+    min_samples: int = Field(10, ge=2, le=256, description="dbscan: slices within its distance that make one a core")
+    graph_neighbours: int = Field(32, ge=2, le=1024, description="dbscan: neighbours of each slice in its graph")
+    near_rate: Share = Field(0.01, description="Unrelated pool images that near-duplicates may take along, at most")
+    largest_group_share: Share = Field(0.05, description="A group of more of the archive is warned of")
+    exact_search_slices: int = Field(50_000, ge=1, description="The search index of more slices is approximate")
     k_min: int = Field(2, ge=2)
     k_max: int = Field(6, ge=2)
     silhouette_sample: int = Field(5000, ge=50, description="Most rows behind the silhouette on plain distances")
@@ -75,6 +82,8 @@ class TriageConfig(Section):
     def _some_k(self) -> Self:
         if self.k_min > self.k_max:
             raise ValueError(f"k_min {self.k_min} is above k_max {self.k_max}")
+        if self.graph_neighbours < self.min_samples:
+            raise ValueError(f"graph_neighbours {self.graph_neighbours} is below min_samples {self.min_samples}")
         return self
 
 

@@ -35,11 +35,14 @@ def file_digest(path: Path) -> str:
 def source_digest(path: Path) -> str:
     """Digest of what a source holds: a file's bytes, or the names, sizes and times of change of the files in a folder.
 
+    An artifact counts by its record, which holds the digests of its files.
     A folder's files are not read, as it may be an archive of terabytes; one that is changed in place, with its size
     and its time of change put back, goes unseen. A link that leads nowhere counts with its target.
     """
     if path.is_file():
         return file_digest(path)
+    if (record := path / "artifact.json").is_file():
+        return file_digest(record)
     return digest([[os.fsencode(file.relative_to(path)).hex(), *_stamp(file)] for file in files_below(path)])
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 _string, _int, _float = pa.string(), pa.int64(), pa.float64()
 
 TABLES: Mapping[str, pa.Schema] = {
-    "sources.parquet": pa.schema([("slice_id", _string), ("uri", _string)]),
+    "sources.parquet": pa.schema([("slice_id", _string), ("uri", _string), ("given_label", _string), ("bytes", _int)]),
     "manifest": pa.schema([
         ("slice_id", _string), ("sha256", _string), ("frame", _int), ("phash", _string), ("patient_id", _string),
         ("study_id", _string), ("site", _string), ("group_id", _string), ("modality", _string), ("height", _int),
@@ -17,8 +17,12 @@ TABLES: Mapping[str, pa.Schema] = {
     "quarantine.parquet": pa.schema([("uri", _string), ("reason", _string), ("detail", _string)]),
     "hidden_labels.parquet": pa.schema([("slice_id", _string), ("label", _string)]),
     "attributes.parquet": pa.schema([("slice_id", _string), ("name", _string), ("value", _string)]),
+    "seen.parquet": pa.schema([("file", _string), ("version", _string)]),
     "index.parquet": pa.schema([("slice_id", _string), ("shard", _string), ("row", _int)]),
     "clusters.parquet": pa.schema([("slice_id", _string), ("cluster", _int), ("x", _float), ("y", _float)]),
+    "pushed_out.parquet": pa.schema([
+        ("slice_id", _string), ("near", _string), ("cosine", _float), ("reason", _string),
+    ]),
     "queue.parquet": pa.schema([
         ("slice_id", _string), ("rank", _int), ("uncertainty", _float), ("diversity", _float), ("price", _float),
         ("reason", _string),
@@ -36,6 +40,7 @@ TABLES: Mapping[str, pa.Schema] = {
         ("slice_id", _string), ("group_id", _string), ("repeat", _int), ("fold", _int), ("label", _string),
         ("logits", pa.list_(_float)),
     ]),
+    "learnt.parquet": pa.schema([("slice_id", _string), ("group_id", _string), ("source", _string)]),
     "predictions.parquet": pa.schema([
         ("slice_id", _string), ("uri", _string), ("split", _string), ("label", _string), ("given_label", _string),
         ("probability", _float), ("confidence", _float), ("probabilities", pa.list_(_float)), ("promoted", pa.bool_()),
@@ -45,11 +50,12 @@ TABLES: Mapping[str, pa.Schema] = {
         ("slice_id", _string), ("side", _string), ("confidence", _float), ("positive", pa.bool_()),
     ]),
 }  # fmt: skip
-"""Schema of every table, by file name. Unlabelled is a null label.
+"""Schema of every table, by file name. Unlabelled is a null label; `phash` of a blank slice is null; `bytes` of a
+source are those read for it.
 
 `split` is "train", "validation" or "test" in the manifest; the pool is the train rows without a label. `probability` is
 that of the positive class, `probabilities` follows the classes in `catalog.json`, `label` is the predicted class, and
 `given_label` what an expert said. In predictions `split` is also "cross_validation", where the row was predicted by
 models that never saw its group, and "pool". In confidences `side` is "reference" or "pool", `positive` whether the
-predicted class is the positive one.
+predicted class is the positive one. In `learnt.parquet` `source` is "labelled" or "pseudo_labelled".
 """

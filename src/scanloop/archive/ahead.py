@@ -1,7 +1,7 @@
 """Fetch files ahead of whoever takes them in: an object store answers late, but it answers many at once."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from scanloop.archive.readers.record import Later, RawImage
@@ -12,7 +12,7 @@ MAX_BYTES_AHEAD = 256 << 20
 
 def fetch_ahead(
     images: Iterable[RawImage], threads: int = THREADS, max_bytes: int = MAX_BYTES_AHEAD
-) -> Iterator[RawImage]:
+) -> Generator[RawImage]:
     """The same images in the same order, each with its bytes at hand.
 
     Drop what need not be read before it comes here: everything that does is read.

@@ -1,15 +1,17 @@
 """Near-duplicates: slices that look the same although their bytes differ, found without comparing all with all."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from scanloop.types import Float, Image
+from scanloop.types import Float, Image, Labels
 
 Hashes = npt.NDArray[np.uint64]
 """uint64 (n,): one perceptual hash a slice."""
@@ -18,7 +20,7 @@ THUMBNAIL_PX = 32
 AGREEING_BANDS = 3
 FLAT_STD = 1.0
 """Thumbnails whose grey values spread less than this are blank: they tell nothing of whom they show."""
-_BLOCK = 1 << 14
+_BLOCK = 1 << 10
 
 
 def thumbnail(image: Image) -> Image:
@@ -42,41 +44,88 @@ def perceptual_hashes(thumbnails: Image) -> Hashes:
         uint64 (n,), the first coefficient in the highest bit.
     """
     basis = _cosine_basis()
-    low = (basis @ thumbnails.astype(np.float64) @ basis.T).reshape(len(thumbnails), 64)
+    parts = [(basis @ block.astype(np.float64) @ basis.T).reshape(-1, 64) for block in _blocks(thumbnails)]
+    low = np.concatenate([np.empty((0, 64)), *parts])
     # Rounded, so that the order in which a machine sums cannot turn a bit of a coefficient that is zero.
     bits = np.round(low, 6) > np.round(np.median(low, axis=1, keepdims=True), 6)
     return np.packbits(bits, axis=1).view(">u8").reshape(-1).astype(np.uint64)
 
 
+def is_blank(thumbnails: Image) -> npt.NDArray[np.bool_]:
+    """Whether a thumbnail, uint8 (n, 32, 32), shows next to nothing: bool (n,)."""
+    spreads = [block.std(axis=(1, 2), dtype=np.float64) for block in _blocks(thumbnails)]
+    blank: npt.NDArray[np.bool_] = np.concatenate([np.empty(0), *spreads]) < FLAT_STD
+    return blank
+
+
 def near_duplicate_pairs(
-    hashes: Hashes, thumbnails: Image, max_bits: int, min_correlation: float
-) -> npt.NDArray[np.int64]:
+    hashes: Hashes, thumbnails: Callable[[Labels], Image], max_bits: int, min_correlation: float, first_new: int = 0
+) -> Labels:
     """Pairs of slices whose hashes differ in few bits and whose thumbnails correlate.
 
     Hashes that differ in at most b bits agree in at least three of b + 3 bands (pigeonhole), so only slices that
-    share some three bands are compared. Blank slices pair with nothing.
+    share some three bands are compared.
 
     Args:
-        hashes: uint64 (n,), from `perceptual_hashes`.
-        thumbnails: uint8 (n, 32, 32), range 0..255; may be a memory map.
+        hashes: uint64 (n,), from `perceptual_hashes`, of slices that are not blank.
+        thumbnails: Thumbnails, uint8 (m, 32, 32), of rows, int64 (m,).
         max_bits: Most differing bits, 0..16.
         min_correlation: Least Pearson correlation of two thumbnails, in 0..1.
+        first_new: Pairs of which both rows are below this are known, and not looked for.
 
     Returns:
         int64 (pairs, 2), rows i < j, sorted, each pair once.
     """
-    telling = np.flatnonzero(_spread(thumbnails) >= FLAT_STD)
+    pairs = hash_pairs(hashes, max_bits, first_new)
+    correlated = [
+        correlations(thumbnails(block[:, 0]), thumbnails(block[:, 1])) >= min_correlation for block in _blocks(pairs)
+    ]
+    kept: Labels = pairs[np.concatenate([np.empty(0, bool), *correlated])]
+    return kept
+
+
+class ThumbnailFile:
+    """Thumbnails one after the other in a file, read row by row: a memory map would count as memory.
+
+    Args:
+        path: The file.
+        count: Thumbnails that count; what a killed process wrote after them goes.
+    """
+
+    def __init__(self, path: Path, count: int) -> None:
+        self._path = path
+        with path.open("ab") as file:
+            file.truncate(count * THUMBNAIL_PX**2)
+
+    def append(self, thumbnails: Image) -> None:
+        """Add thumbnails, uint8 (n, 32, 32), so that they last."""
+        with self._path.open("ab") as file:
+            file.write(thumbnails.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def __call__(self, rows: Labels) -> Image:
+        """Thumbnails of rows, uint8 (m, 32, 32)."""
+        size = THUMBNAIL_PX**2
+        with self._path.open("rb", buffering=0) as file:
+            parts = [os.pread(file.fileno(), size, row * size) for row in rows.tolist()]
+        return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX)
+
+
+def hash_pairs(hashes: Hashes, max_bits: int, first_new: int = 0) -> Labels:
+    """Pairs of hashes that differ in few bits, int64 (pairs, 2), rows i < j, sorted, each pair once.
+
+    Args:
+        hashes: uint64 (n,).
+        max_bits: Most differing bits, 0..16.
+        first_new: Pairs of which both rows are below this are left out.
+    """
     found = [np.empty((0, 2), np.int64)]
-    for pairs in _candidates(hashes[telling], max_bits):
-        rows = np.sort(telling[pairs], axis=1)
+    for pairs in _candidates(hashes, max_bits):
+        rows = np.sort(pairs[pairs.max(axis=1, initial=0) >= first_new], axis=1)
         near = np.bitwise_count(hashes[rows[:, 0]] ^ hashes[rows[:, 1]]) <= max_bits
         found.append(np.unique(rows[near], axis=0))
-    pairs = np.unique(np.concatenate(found), axis=0)
-    correlated = [
-        correlations(thumbnails[block[:, 0]], thumbnails[block[:, 1]]) >= min_correlation for block in _blocks(pairs)
-    ]
-    kept: npt.NDArray[np.int64] = pairs[np.concatenate([np.empty(0, bool), *correlated])]
-    return kept
+    return np.unique(np.concatenate(found), axis=0)
 
 
 def correlations(left: Image, right: Image) -> Float:
@@ -115,12 +164,6 @@ def _masks(max_bits: int) -> list[np.uint64]:
     """Masks of the bits of every three bands among `max_bits` + 3 bands of nearly equal width."""
     bands = np.array_split(np.uint64(1) << np.arange(64, dtype=np.uint64), max_bits + AGREEING_BANDS)
     return [np.bitwise_or.reduce(np.concatenate(chosen)) for chosen in combinations(bands, AGREEING_BANDS)]
-
-
-def _spread(thumbnails: Image) -> Float:
-    """Standard deviation of each thumbnail, float64 (n,), in grey values."""
-    spreads = [block.std(axis=(1, 2), dtype=np.float64) for block in _blocks(thumbnails)]
-    return np.concatenate([np.empty(0), *spreads])
 
 
 def _blocks(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:

@@ -1,13 +1,17 @@
 """From raw images to slices: one slice for the same bytes, one row of quarantine for what cannot come in."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import PIL.Image
 
+from scanloop.archive.ahead import fetch_ahead
 from scanloop.archive.decode import (
     Decoded,
     check_size,
@@ -17,172 +21,206 @@ from scanloop.archive.decode import (
     shrink,
     shrink_brightness,
 )
-from scanloop.archive.duplicates import thumbnail
-from scanloop.archive.readers.record import Frame, Later, RawImage
-from scanloop.archive.shards import Location, ShardWriter
-from scanloop.archive.splits import SPLITS
+from scanloop.archive.duplicates import ThumbnailFile, is_blank, perceptual_hashes, thumbnail
+from scanloop.archive.journal import Fresh, Journal
+from scanloop.archive.readers.record import Frame, Later, Payload, RawImage
+from scanloop.archive.shards import ShardWriter
 from scanloop.config import IngestConfig
 from scanloop.errors import ImageError
-from scanloop.types import Image
+from scanloop.types import Image, Single
+
+Loaded: TypeAlias = bytes | Image | tuple[Single, int]
+"""A file's bytes, a slice, or the brightness, 0..255, of a frame and its bits."""
+
+_AHEAD = 4
+"""Images a thread that are under way at a time."""
 
 
-class Refusal(NamedTuple):
-    """A row of the quarantine: an image that cannot come in, and why."""
-
-    uri: str
-    reason: str
-    detail: str
-
-
-@dataclass
-class Slice:
-    """What is known of one slice, gathered from every uri under which its bytes stand.
+class Prepared(NamedTuple):
+    """A slice as it will be stored.
 
     Attributes:
-        slice_id: SHA-256 of the source's digest and the frame.
-        sha256: Digest of the source's bytes.
-        frame: Index of the picture within the source.
-        row: Position among the slices as they came in.
         height: Of the source, in pixels.
         width: Of the source, in pixels.
         bits: Bits a channel in the source.
-        location: Where the stored slice stands.
-        uris: Where the source stands, with the label that each place gives.
-        patients: (site, patient) that any place names.
-        studies: (site, study) that any place names.
-        hidden_label: Of the first uri that has one.
-        modality: Of the first uri that has one.
-        attributes: Further facts by name, each of the first uri that has one.
-        split: The most held-out one that a uri gives.
+        png: Lossless bytes of the shrunk slice.
+        thumbnail: uint8 (32, 32), range 0..255.
     """
 
-    slice_id: str
-    sha256: str
-    frame: int
-    row: int
     height: int
     width: int
     bits: int
-    location: Location
-    uris: list[tuple[str, str | None]] = field(default_factory=list)
-    patients: list[tuple[str | None, str]] = field(default_factory=list)
-    studies: list[tuple[str | None, str]] = field(default_factory=list)
-    site: str | None = None
-    hidden_label: str | None = None
-    modality: str | None = None
-    attributes: dict[str, str] = field(default_factory=dict)
-    split: str | None = None
+    png: bytes
+    thumbnail: Image
 
-    @property
-    def labels(self) -> list[str]:
-        """Distinct labels that the uris give, sorted: none, one, or several that contradict each other."""
-        return sorted({label for _, label in self.uris if label is not None})
 
-    @property
-    def label(self) -> str | None:
-        """The one label, if there is one."""
-        return self.labels[0] if len(self.labels) == 1 else None
+class _Candidate(NamedTuple):
+    """An image on its way in; the slice that it becomes is on its way, too, unless the same bytes came before."""
 
-    def add(self, raw: RawImage) -> None:
-        """Gather what one more uri says."""
-        self.uris.append((raw.uri, raw.label))
-        for known, name in ((self.patients, raw.patient_id), (self.studies, raw.study_id)):
-            if name is not None and (raw.site, name) not in known:
-                known.append((raw.site, name))
-        self.site = self.site or raw.site
-        self.hidden_label = self.hidden_label or raw.hidden_label
-        self.modality = self.modality or raw.modality
-        self.attributes = {**raw.attributes, **self.attributes}
-        self.split = max(self.split, raw.split, key=lambda name: -1 if name is None else SPLITS.index(name))
+    raw: RawImage
+    slice_id: str
+    sha256: str
+    prepared: Future[Prepared] | None
 
 
 class Intake:
-    """Takes raw images one by one; decodes each distinct source once and writes it into a shard.
+    """Takes raw images in, decodes each distinct source once, on every core, and writes it into a shard.
 
-    Attributes:
-        slices: Slices so far, by id, in the order in which they came.
-        refusals: Rows of the quarantine so far.
-        uris: Images offered so far.
-        bytes_in: Their bytes.
+    After a kill it continues at the shard that was not yet written; what was taken in before is not read again.
+
+    Args:
+        config: Sizes and limits.
+        journal: What was taken in so far.
+        shards: Where slices go.
+        thumbnails: Those of the journal's own rows.
     """
 
-    def __init__(self, config: IngestConfig, shards: ShardWriter, keep_thumbnail: Callable[[Image], object]) -> None:
-        self.slices: dict[str, Slice] = {}
-        self.refusals: list[Refusal] = []
-        self.uris = 0
-        self.bytes_in = 0
+    def __init__(self, config: IngestConfig, journal: Journal, shards: ShardWriter, thumbnails: ThumbnailFile) -> None:
         self._config = config
+        self._journal = journal
         self._shards = shards
-        self._keep_thumbnail = keep_thumbnail
-        self._refused: dict[str, ImageError] = {}
+        self._unhashed: list[Image] = []
+        self._thumbnails = thumbnails
+        self._file: tuple[str, int] | None = None
 
-    def add(self, raw: RawImage) -> None:
-        """Take an image in, count it as a copy, or put it into quarantine; nothing that it holds can stop the run."""
-        raw = raw.loaded()
-        assert not isinstance(raw.payload, Later)
-        self.uris += 1
-        self.bytes_in += len(raw.payload) if isinstance(raw.payload, bytes) else raw.payload.nbytes
-        sha256 = payload_digest(raw.payload)
-        slice_id = hashlib.sha256(f"{sha256}:{raw.frame}".encode()).hexdigest()
+    def take(self, images: Iterable[RawImage]) -> Iterator[RawImage]:
+        """Take each image in, count it as a copy, or put it into quarantine; nothing that it holds can stop the run.
+
+        Yields:
+            Every image, when it is in.
+        """
+        with closing(fetch_ahead(self._unknown(images))) as fetched:
+            for candidate in self._decoded_ahead(fetched):
+                self._take(candidate, self._begin_file(candidate.raw))
+                yield candidate.raw
+        self._end_file()
+        self._commit()
+
+    def _unknown(self, images: Iterable[RawImage]) -> Iterator[RawImage]:
+        return (raw for raw in images if not self._journal.recall(raw.file or raw.uri, raw.version))
+
+    def _decoded_ahead(self, images: Iterable[RawImage]) -> Iterator[_Candidate]:
+        """Images in their order, each decoded by then."""
+        under_way: deque[_Candidate] = deque()
+        coming: set[str] = set()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with ThreadPoolExecutor(cores, thread_name_prefix="decode") as pool:
+            for raw in images:
+                slice_id, sha256 = slice_digest(raw.payload, raw.frame)
+                prepared = None
+                if raw.fault is None and slice_id not in coming and not self._is_known(slice_id):
+                    prepared = self._prepare(pool, raw.payload)
+                    coming.add(slice_id)
+                under_way.append(_Candidate(raw, slice_id, sha256, prepared))
+                if len(under_way) > _AHEAD * cores:
+                    yield under_way[0]
+                    coming.discard(under_way.popleft().slice_id)
+            yield from under_way
+
+    def _prepare(self, pool: ThreadPoolExecutor, payload: Payload) -> Future[Prepared]:
+        """A frame is loaded here and now, as its reader may be gone later; everything else is the pool's."""
+        assert not isinstance(payload, Later)
+        try:
+            loaded = payload.load() if isinstance(payload, Frame) else payload
+        except ImageError as error:
+            failed: Future[Prepared] = Future()
+            failed.set_exception(error)
+            return failed
+        return pool.submit(prepare, self._config, loaded)
+
+    def _is_known(self, slice_id: str) -> bool:
+        return self._journal.row_of(slice_id) is not None or self._journal.refusal_of(slice_id) is not None
+
+    def _take(self, candidate: _Candidate, file: int) -> None:
+        raw, slice_id = candidate.raw, candidate.slice_id
+        nbytes = len(raw.payload) if isinstance(raw.payload, bytes) else raw.payload.nbytes
+        row = None
         try:
             if raw.fault is not None:
                 raise raw.fault
-            if slice_id in self._refused:
-                raise self._refused[slice_id]
-            if slice_id not in self.slices:
-                self.slices[slice_id] = self._new_slice(raw, sha256, slice_id)
-            self.slices[slice_id].add(raw)
+            if (row := self._journal.row_of(slice_id)) is None:
+                row = self._add_slice(candidate, self._made(candidate))
+            self._journal.add_image(raw, file, nbytes, row)
         except ImageError as error:
-            self.refusals.append(Refusal(raw.uri, error.reason, error.detail))
-            if raw.fault is None:
-                self._refused[slice_id] = error.with_traceback(None)
+            of_bytes = slice_id if raw.fault is None else None
+            self._journal.refuse(raw.uri, file, nbytes, (error.reason, error.detail), of_bytes)
 
-    def finish(self) -> list[Slice]:
-        """Close the shards and return the slices in their order; those with conflicting labels go to quarantine."""
-        self._shards.close()
-        conflicting = [one for one in self.slices.values() if len(one.labels) > 1]
-        for one in conflicting:
-            given = {uri: label for uri, label in one.uris if label is not None}
-            detail = "the same bytes stand under " + " and ".join(f"{label} ({uri})" for uri, label in given.items())
-            self.refusals.extend(Refusal(uri, "conflicting_labels", detail) for uri, _ in one.uris)
-            del self.slices[one.slice_id]
-        for shard in sorted({one.location.shard for one in conflicting}):
-            kept = [one for one in self.slices.values() if one.location.shard == shard]
-            locations = self._shards.keep_only(shard, [(one.slice_id, one.location) for one in kept])
-            for one, location in zip(kept, locations, strict=True):
-                one.location = location
-        self.refusals.sort()
-        return list(self.slices.values())
+    def _made(self, candidate: _Candidate) -> Prepared:
+        """The slice that an image becomes; the same bytes are refused for the same reason everywhere."""
+        if refusal := self._journal.refusal_of(candidate.slice_id):
+            raise ImageError(*refusal)
+        assert candidate.prepared is not None
+        return candidate.prepared.result()
 
-    def _new_slice(self, raw: RawImage, sha256: str, slice_id: str) -> Slice:
-        assert not isinstance(raw.payload, Later)
-        height, width, bits, stored = self._decode(raw.payload)
-        location = self._shards.add(slice_id, encode_png(stored))
-        self._keep_thumbnail(thumbnail(stored))
-        return Slice(slice_id, sha256, raw.frame, len(self.slices), height, width, bits, location)
+    def _add_slice(self, candidate: _Candidate, prepared: Prepared) -> int:
+        if self._shards.is_full:
+            self._commit()
+        location = self._shards.add(candidate.slice_id, prepared.png)
+        self._unhashed.append(prepared.thumbnail)
+        size = prepared.height, prepared.width, prepared.bits
+        return self._journal.add_slice(
+            Fresh(candidate.slice_id, candidate.sha256, candidate.raw.frame, *size, location)
+        )
 
-    def _decode(self, payload: bytes | Image | Frame) -> tuple[int, int, int, Image]:
-        """Height, width and bits of the source, and the slice as it is stored."""
-        limits = {"min_side_px": self._config.min_side_px, "max_pixels": self._config.max_pixels}
-        short_side_px = self._config.short_side_px
-        if isinstance(payload, Frame):
-            brightness, bits = payload.load()
-            check_size(*brightness.shape[:2], **limits)
-            return *brightness.shape[:2], bits, shrink_brightness(brightness, short_side_px)
+    def _begin_file(self, raw: RawImage) -> int:
+        """Number of the image's file; an image of another file says that the one before is complete."""
+        name = raw.file or raw.uri
+        if self._file is None or self._file[0] != name:
+            self._end_file()
+            self._file = name, self._journal.begin_file(name, raw.version)
+        return self._file[1]
+
+    def _end_file(self) -> None:
+        if self._file is not None:
+            self._journal.end_file(self._file[1])
+        self._file = None
+
+    def _commit(self) -> None:
+        """Write the shard, then what the journal says of it: a kill in between costs this shard alone."""
+        if name := self._shards.close():
+            self._journal.change("INSERT INTO shards VALUES (?, ?)", (name, self._shards.digests[name]))
+        if self._unhashed:
+            thumbnails = np.stack(self._unhashed)
+            hashes = perceptual_hashes(thumbnails).view(np.int64).tolist()
+            first, blank = self._journal.rows - len(hashes), is_blank(thumbnails)
+            rows = [(None if blank[row] else value, first + row) for row, value in enumerate(hashes)]
+            self._journal.change_each("UPDATE slices SET phash = ? WHERE row = ?", rows)
+            self._thumbnails.append(thumbnails)
+            self._unhashed = []
+        self._journal.commit()
+
+
+def prepare(config: IngestConfig, payload: Loaded) -> Prepared:
+    """The slice that a payload becomes.
+
+    Raises:
+        ImageError: It cannot come in.
+    """
+    limits = {"min_side_px": config.min_side_px, "max_pixels": config.max_pixels}
+    if isinstance(payload, tuple):
+        brightness, bits = payload
+        check_size(*brightness.shape[:2], **limits)
+        height, width = brightness.shape[:2]
+        stored = shrink_brightness(brightness, config.short_side_px)
+    else:
         if isinstance(payload, bytes):
-            decoded = decode_with_facts(payload, **limits, short_side_px=short_side_px)
+            decoded = decode_with_facts(payload, **limits, short_side_px=config.short_side_px)
         else:
             check_size(*payload.shape[:2], **limits)
             decoded = Decoded(grey_if_equal(payload), 8, *payload.shape[:2])
-        stored = np.asarray(shrink(PIL.Image.fromarray(decoded.image), short_side_px))
-        return decoded.height, decoded.width, decoded.bits, stored
+        height, width, bits = decoded.height, decoded.width, decoded.bits
+        stored = np.asarray(shrink(PIL.Image.fromarray(decoded.image), config.short_side_px))
+    return Prepared(height, width, bits, encode_png(stored), thumbnail(stored))
 
 
-def payload_digest(payload: bytes | Image | Frame) -> str:
-    """SHA-256 of a file's bytes, or of an array's shape, type and values, in hexadecimal."""
+def slice_digest(payload: Payload, frame: int) -> tuple[str, str]:
+    """A slice's id, and the SHA-256 of its source: of a file's bytes, or of an array's shape, type and values."""
+    assert not isinstance(payload, Later)
     if isinstance(payload, Frame):
-        return payload.sha256
-    if not isinstance(payload, np.ndarray):
-        return hashlib.sha256(payload).hexdigest()
-    head = f"{payload.shape}:{payload.dtype.str}:".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(payload).tobytes()).hexdigest()
+        sha256 = payload.sha256
+    elif isinstance(payload, np.ndarray):
+        head = f"{payload.shape}:{payload.dtype.str}:".encode()
+        sha256 = hashlib.sha256(head + np.ascontiguousarray(payload).tobytes()).hexdigest()
+    else:
+        sha256 = hashlib.sha256(payload).hexdigest()
+    return hashlib.sha256(f"{sha256}:{frame}".encode()).hexdigest(), sha256

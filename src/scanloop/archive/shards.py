@@ -3,7 +3,7 @@
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,48 +33,75 @@ class Location(NamedTuple):
 
 
 class ShardWriter:
-    """Writes slices into numbered shards; each shard appears whole, when it is full or the writer is closed.
+    """Writes slices into numbered shards; each shard appears whole, when it is closed.
+
+    Args:
+        catalog: Folder of the catalog.
+        shard_slices: Slices a shard.
+        digests: SHA-256 of the shards that are there already, by name; new ones are numbered after them.
 
     Attributes:
-        digests: SHA-256 of each shard written so far, by name.
+        digests: SHA-256 of each shard, by name.
     """
 
-    def __init__(self, catalog: Path, shard_slices: int) -> None:
-        self.digests: dict[str, str] = {}
+    def __init__(self, catalog: Path, shard_slices: int, digests: Mapping[str, str] | None = None) -> None:
+        self.digests: dict[str, str] = dict(digests or {})
+        self._number = 1 + max((int(name[len("shard-") : -len(".tar")]) for name in self.digests), default=-1)
         self._catalog = catalog
         self._shard_slices = shard_slices
         self._members: list[tuple[str, bytes]] = []
         self._position = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next slice starts another shard."""
+        return len(self._members) == self._shard_slices
+
     def add(self, slice_id: str, png: bytes) -> Location:
         """Put a slice into the current shard and say where it will stand."""
-        if len(self._members) == self._shard_slices:
+        if self.is_full:
             self.close()
-        location = Location(_name(len(self.digests)), self._position + tarfile.BLOCKSIZE, len(png))
+        location = Location(_name(self._number), self._position + tarfile.BLOCKSIZE, len(png))
         self._members.append((slice_id, png))
         self._position = location.offset + len(png) + _padding(len(png))
         return location
 
-    def close(self) -> None:
-        """Write what is still in memory; further slices start the next shard."""
-        if self._members:
-            name = _name(len(self.digests))
-            self.digests[name] = _write_shard(self._catalog, name, self._members)
-        self._members, self._position = [], 0
+    def close(self) -> str | None:
+        """Write what is still in memory and return the shard's name; further slices start the next one."""
+        if not self._members:
+            return None
+        name = _name(self._number)
+        self.digests[name] = _write_shard(self._catalog, name, self._members)
+        self._members, self._position, self._number = [], 0, self._number + 1
+        return name
 
-    def keep_only(self, shard: str, kept: Sequence[tuple[str, Location]]) -> list[Location]:
-        """Write a shard again with these of its slices alone, and say where they stand now; none removes the shard."""
-        members = [(slice_id, read_png(self._catalog, location)) for slice_id, location in kept]
-        if not members:
-            (self._catalog / FOLDER / shard).unlink()
-            del self.digests[shard]
-            return []
-        self.digests[shard] = _write_shard(self._catalog, shard, members)
-        positions = np.cumsum([0, *(tarfile.BLOCKSIZE + len(png) + _padding(len(png)) for _, png in members)])
-        return [
-            Location(shard, int(position) + tarfile.BLOCKSIZE, len(png))
-            for position, (_, png) in zip(positions[:-1], members, strict=True)
-        ]
+
+def keep_only(catalog: Path, shard: str, kept: Container[str]) -> tuple[str | None, dict[str, Location]]:
+    """Write a shard again with some of its slices alone; doing so again, after a kill, changes nothing.
+
+    Args:
+        catalog: Folder of the catalog.
+        shard: Name of the shard.
+        kept: Ids of the slices that stay; without any, the shard is removed.
+
+    Returns:
+        The shard's digest, None where it is gone, and where its slices stand, by id.
+    """
+    path = catalog / FOLDER / shard
+    if not path.exists():
+        return None, {}
+    with tarfile.open(path, "r:") as tar:
+        names = [(one.name.removesuffix(".png"), one) for one in tar.getmembers()]
+        members = [(name, tar.extractfile(one).read()) for name, one in names if name in kept]  # type: ignore[union-attr]
+    if not members:
+        path.unlink()
+        return None, {}
+    digest = _write_shard(catalog, shard, members)
+    locations, position = {}, 0
+    for name, png in members:
+        locations[name] = Location(shard, position + tarfile.BLOCKSIZE, len(png))
+        position += tarfile.BLOCKSIZE + len(png) + _padding(len(png))
+    return digest, locations
 
 
 def read_png(catalog: Path, location: Location) -> bytes:

@@ -1,48 +1,46 @@
 """Groups and splits: images that belong together stay on one side, and what is held out has no copy in the pool."""
 
 import hashlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from scanloop.errors import LeakageError
-from scanloop.types import Groups
+from scanloop.artifacts import read_table
+from scanloop.errors import ArtifactError, LeakageError
+from scanloop.types import Groups, Labels
 
 SPLITS = ("train", "validation", "test")
 """Splits from the least to the most held out."""
 
+LISTED = ("groups", "patients")
+"""What is listed by split beside the manifest, one a line: `train_groups.txt`, `test_patients.txt` and so on."""
 
-def group_ids(slice_ids: Sequence[str], links: Iterable[tuple[int, int]]) -> Groups:
+REMEDY = "ingest the source again"
+
+
+def group_ids(slice_ids: npt.NDArray[np.uint64], links: Labels) -> npt.NDArray[np.uint64]:
     """Group of each slice: slices that a chain of links joins share one.
 
     Args:
-        slice_ids: Ids of n slices.
-        links: Pairs of rows that belong together: near-duplicates, or slices of one patient.
+        slice_ids: uint64 (n,), the first 64 bits of each slice's id.
+        links: int64 (m, 2), rows that belong together: near-duplicates, or slices of one patient.
 
     Returns:
-        object (n,): the first 16 characters of the least slice id in the group, so that a group keeps its name
-        whatever the order of the rows.
+        uint64 (n,), the least of the ids in the group, so that a group keeps its name whatever the order of the rows.
     """
-    parents = np.arange(len(slice_ids))
-
-    def root(row: int) -> int:
-        while parents[row] != row:
-            parents[row] = parents[parents[row]]
-            row = int(parents[row])
-        return row
-
-    for left, right in links:
-        parents[root(left)] = root(right)
-    roots = np.array([root(row) for row in range(len(slice_ids))], dtype=np.int64)
-    least = pd.Series(list(slice_ids), dtype=object).groupby(roots).transform("min")
-    return least.str[:16].to_numpy(dtype=object)
-
-
-def shared_key_links(keys: Sequence[Iterable[Hashable]]) -> list[tuple[int, int]]:
-    """Links between rows that share a key, such as a patient; a row may have none or several."""
-    first: dict[Hashable, int] = {}
-    return [(first[key], row) for row, own in enumerate(keys) for key in own if first.setdefault(key, row) != row]
+    ones = np.ones(len(links), bool)
+    graph = coo_array((ones, (links[:, 0], links[:, 1])), shape=(len(slice_ids), len(slice_ids)))
+    count, component = connected_components(graph, directed=False)
+    least = np.full(count, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(least, component, slice_ids)
+    groups: npt.NDArray[np.uint64] = least[component]
+    return groups
 
 
 def split_by_group(
@@ -73,17 +71,20 @@ def split_by_group(
     Returns:
         object (n,): "train", "validation" or "test".
     """
-    frame = pd.DataFrame({"group": groups, "label": list(labels), "given": list(given)}, dtype=object)
-    rank = frame["given"].map({name: rank for rank, name in enumerate(SPLITS)}).astype(float)
-    most_held_out = rank.groupby(frame["group"]).max().dropna()
-    split = {group: SPLITS[int(value)] for group, value in most_held_out.items()}
-    votes = frame[frame["label"].notna() & ~frame["group"].isin(split)].groupby(["group", "label"]).size()
-    classes = votes.reset_index(name="votes").sort_values(["group", "votes", "label"], ascending=[True, False, True])
-    for _, members in classes.drop_duplicates("group").groupby("label"):
-        drawn = sorted(members["group"], key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+    codes, names = pd.factorize(np.asarray(groups))
+    ranks = pd.Series(list(given), dtype=object).map({name: rank for rank, name in enumerate(SPLITS)})
+    split = np.full(len(names), -1, np.int8)
+    np.maximum.at(split, codes, ranks.fillna(-1).to_numpy(np.int8))
+    label_of = pd.Series(list(labels), dtype=object)
+    voting = np.flatnonzero(label_of.notna().to_numpy() & (split[codes] < 0))
+    votes = pd.DataFrame({"code": codes[voting], "label": label_of.iloc[voting].to_numpy()}).value_counts()
+    classes = votes.reset_index(name="votes").sort_values(["code", "votes", "label"], ascending=[True, False, True])
+    for _, members in classes.drop_duplicates("code").groupby("label"):
+        drawn = sorted(members["code"], key=lambda code: hashlib.sha256(f"{seed}:{names[code]}".encode()).digest())
         test, validation = _sizes(len(drawn), test_share, validation_share)
-        split |= dict.fromkeys(drawn[:test], "test") | dict.fromkeys(drawn[test : test + validation], "validation")
-    return frame["group"].map(split).fillna("train").to_numpy(dtype=object)
+        split[drawn[:test]], split[drawn[test : test + validation]] = SPLITS.index("test"), SPLITS.index("validation")
+    chosen: Groups = np.array(SPLITS, dtype=object)[np.maximum(split, 0)[codes]]
+    return chosen
 
 
 def assert_no_leakage(manifest: pd.DataFrame) -> None:
@@ -97,11 +98,12 @@ def assert_no_leakage(manifest: pd.DataFrame) -> None:
     """
     if (twice := manifest["slice_id"][manifest["slice_id"].duplicated()]).size:
         raise LeakageError(f"slice {twice.iloc[0]} stands {(manifest['slice_id'] == twice.iloc[0]).sum()} times")
-    known = manifest[manifest["patient_id"].notna()]
-    patients = known["site"].fillna("").astype(str) + "/" + known["patient_id"].astype(str)
+    if unknown := sorted(set(manifest["split"].astype(str)) - set(SPLITS)):
+        raise LeakageError(f"no split {unknown[0]!r}; there are {', '.join(SPLITS)}: {REMEDY}")
+    patients = patient_names(manifest)
     for kind, keys, splits in (
         ("group", manifest["group_id"], manifest["split"]),
-        ("patient", patients, known["split"]),
+        ("patient", patients, manifest.loc[patients.index, "split"]),
     ):
         counts = splits.groupby(keys.to_numpy()).nunique()
         if crossing := counts.index[counts > 1].tolist():
@@ -109,8 +111,112 @@ def assert_no_leakage(manifest: pd.DataFrame) -> None:
             others = f", and {len(crossing) - 1} more {kind}s" if len(crossing) > 1 else ""
             raise LeakageError(
                 f"{kind} {crossing[0]} crosses splits ({', '.join(found)}){others}; "
-                "training on it would leak the hold-out: ingest the source again"
+                f"training on it would leak the hold-out: {REMEDY}"
             )
+
+
+def list_name(split: str, kind: str) -> str:
+    """File that lists what stands in a split.
+
+    >>> list_name("test", "groups")
+    'test_groups.txt'
+    """
+    return f"{split}_{kind}.txt"
+
+
+def split_lists(manifest: pd.DataFrame) -> dict[tuple[str, str], set[str]]:
+    """Groups and patients of each split, by split and kind, as the lists beside the manifest name them.
+
+    A patient is named as in the manifest, so by a pseudonym where the archive is de-identified, and as `site/patient`
+    where the manifest knows the site.
+    """
+    patients = _patients(manifest)
+    columns = {"groups": manifest["group_id"].astype(str), "patients": patients}
+    return {
+        (split, kind): set(names[manifest.loc[names.index, "split"] == split])
+        for kind, names in columns.items()
+        for split in SPLITS
+    }
+
+
+def proven_manifest(catalog: Path) -> pd.DataFrame:
+    """The manifest, read once more and held against the lists of groups and patients that ingest wrote.
+
+    Raises:
+        LeakageError: A group or a patient crosses the splits in the manifest or in the lists, or the two records of
+            the splits differ: one of them was changed since.
+        ArtifactError: A list is missing.
+    """
+    manifest = read_table(catalog, "manifest")
+    assert_no_leakage(manifest)
+    expected = split_lists(manifest)
+    for kind in LISTED:
+        listed = {split: _read_list(catalog / list_name(split, kind)) for split in SPLITS}
+        for one, other in combinations(SPLITS, 2):
+            if both := listed[one] & listed[other]:
+                names = f"{list_name(one, kind)} and {list_name(other, kind)}"
+                raise LeakageError(f"{catalog}: {names} both hold {min(both)}: {REMEDY}")
+        for split in SPLITS:
+            if changed := listed[split] ^ expected[split, kind]:
+                raise LeakageError(
+                    f"{catalog}: {list_name(split, kind)} and the manifest disagree on {min(changed)} (and "
+                    f"{len(changed) - 1} more); one of them was changed after ingest: {REMEDY}"
+                )
+    return manifest
+
+
+def assert_learnt_from_train(manifest: pd.DataFrame, slice_ids: Iterable[str], learner: str) -> None:
+    """Return if everything that is learnt from stands in the training part, its group included.
+
+    Args:
+        manifest: Rows of the catalog's manifest, from `proven_manifest`.
+        slice_ids: Slices that are learnt from.
+        learner: Who learns, for the message.
+
+    Raises:
+        LeakageError: A slice is not in the catalog, so that nothing is known of it, or it or its group is held out.
+    """
+    splits = manifest.set_index("slice_id")["split"]
+    rows = splits.index.get_indexer(pd.Index(list(slice_ids), dtype=object))
+    if unknown := int((rows < 0).sum()):
+        raise LeakageError(
+            f"{learner} learns from {unknown} slice(s) that the catalog does not hold, so nothing shows that they are "
+            "not held out: use the catalog that it was trained on, or run retrain again"
+        )
+    held_out = set(manifest.loc[manifest["split"] != "train", "group_id"])
+    learnt = manifest.iloc[np.unique(rows)]
+    leaking = learnt[(learnt["split"] != "train") | learnt["group_id"].isin(held_out)]
+    if len(leaking):
+        first = leaking.iloc[0]
+        raise LeakageError(
+            f"{learner} learns from slice {first['slice_id']} of group {first['group_id']}, which is held out "
+            f"({first['split']}), and {len(leaking) - 1} more: run the steps from pseudo_label on again"
+        )
+
+
+def patient_names(manifest: pd.DataFrame) -> pd.Series:
+    """Name of the patient of each row that has one; patients of two sites may share a number."""
+    known = manifest[manifest["patient_id"].notna()]
+    site = known["site"].map(lambda name: "" if name is None or name != name else f"{name}/")  # noqa: PLR0124  NaN
+    names = site.astype(str) + known["patient_id"].astype(str)
+    return names.map(lambda name: name.replace("\\", "\\\\").replace("\n", "\\n"))  # a line holds one name
+
+
+def _patients(manifest: pd.DataFrame) -> pd.Series:
+    """Name of the patient of each row that has one; patients of two sites may share a number."""
+    known = manifest[manifest["patient_id"].notna()]
+    site = known["site"].map(lambda name: "" if name is None or name != name else f"{name}/")  # noqa: PLR0124  NaN
+    names = site.astype(str) + known["patient_id"].astype(str)
+    return names.map(lambda name: name.replace("\\", "\\\\").replace("\n", "\\n"))  # a line holds one name
+
+
+def _read_list(path: Path) -> set[str]:
+    try:
+        return set(path.read_bytes().decode().split("\n")[:-1])
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing: {REMEDY}") from error
+    except UnicodeDecodeError as error:
+        raise LeakageError(f"{path} is not what ingest wrote: {REMEDY}") from error
 
 
 def _sizes(groups: int, test_share: float, validation_share: float) -> tuple[int, int]:

@@ -5,7 +5,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from scanloop.artifacts import KINDS, read_json
+import pandas as pd
+
+from scanloop.artifacts import KINDS, read_json, read_table
 from scanloop.bundle.predict import Bundle, onnx_forward
 from scanloop.bundle.reference import check_reference
 from scanloop.embedding.preprocess import preprocess_from
@@ -34,6 +36,25 @@ def read_bundle(path: Path, threads: int | None = None) -> Bundle:
         raise BundleError(f"{path}: this version of scanloop cannot read the bundle ({error}); {REMEDY}") from error
     check_reference(bundle, files["reference.npz"])
     return bundle
+
+
+def read_learnt(path: Path) -> pd.DataFrame:
+    """What a bundle says that it learnt from: rows of `learnt.parquet`, held against its seal and its own counts.
+
+    Raises:
+        BundleError: A file is missing or changed, or the rows are not as many as the bundle says that it learnt from.
+    """
+    counts = json.loads(_read_files(path)["bundle.json"])["counts"]
+    learnt = read_table(path, "learnt.parquet")
+    for source, by_class in counts.items():
+        if (rows := int((learnt["source"] == source).sum())) != sum(by_class.values()):
+            raise BundleError(
+                f"{path}: learnt.parquet names {rows} {source} slices, bundle.json counts others; {REMEDY}"
+            )
+    scored = set(read_table(path, "out_of_fold.parquet")["slice_id"])
+    if unnamed := scored - set(learnt["slice_id"]):
+        raise BundleError(f"{path}: learnt.parquet leaves out {min(unnamed)}, which was cross-validated; {REMEDY}")
+    return learnt
 
 
 def _read_files(path: Path) -> Mapping[str, bytes]:

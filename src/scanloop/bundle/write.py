@@ -27,7 +27,7 @@ ABOUT = ("architecture", "encoder", "data_digest", "counts", "metrics", "trainin
 
 
 def write_bundle(output: Path, model: "nn.Module", facts: BundleFacts) -> None:
-    """Write every file of a bundle but `out_of_fold.parquet`, which must be there already: its digest is sealed in.
+    """Write every file of a bundle but `out_of_fold.parquet` and `learnt.parquet`, which must be there to be sealed in.
 
     Args:
         output: Directory to fill.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from scanloop.archive.splits import assert_no_leakage
+from scanloop.artifacts import read_table
 from scanloop.embedding.cache import Embeddings
 from scanloop.errors import ArtifactError, TooFewLabelsError
 from scanloop.types import Groups, Half, Labels
@@ -57,6 +59,12 @@ class Pool:
         return Pool(self.slice_ids[keep], self.vectors[keep], self.groups[keep])
 
 
+def answers(labels: Path, pushed_out: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `labels.parquet` that may be learnt from: an answer to an image that `triage` pushed out may not."""
+    bought = read_table(labels, "labels.parquet")
+    return bought[~bought["slice_id"].isin(set(pushed_out["slice_id"]))].reset_index(drop=True)
+
+
 def known_rows(
     manifest: pd.DataFrame, bought: pd.DataFrame | None, classes: Sequence[str], embeddings: Embeddings, split: str
 ) -> Known:
@@ -64,7 +72,7 @@ def known_rows(
 
     Args:
         manifest: The catalog's.
-        bought: `labels.parquet`; None for no further labels.
+        bought: From `answers`; None for no further labels.
         classes: The catalog's.
         embeddings: Of every slice.
         split: "train", "validation" or "test".
@@ -78,13 +86,13 @@ def known_rows(
     label = rows["label"].astype(object).where(rows["label"].notna(), None)
     drawn = rows["label"].notna()
     if bought is not None and split == "train":
-        answers = bought.dropna(subset="label").set_index("slice_id")["label"]
-        if unknown := sorted(set(answers) - set(classes)):
+        answered = bought.dropna(subset="label").set_index("slice_id")["label"]
+        if unknown := sorted(set(answered) - set(classes)):
             raise ArtifactError(
                 f"labels.parquet: no class {', '.join(map(repr, unknown))} in the catalog, which has "
                 f"{', '.join(classes)}; correct the labels, or ingest again with labelled images of that class"
             )
-        label = label.where(drawn, rows["slice_id"].map(answers))
+        label = label.where(drawn, rows["slice_id"].map(answered))
     keep = label.notna()
     indices = [classes.index(name) for name in label[keep]]
     ids = rows.loc[keep, "slice_id"].to_numpy(dtype=object)
@@ -93,9 +101,10 @@ def known_rows(
     return Known(ids, vectors, np.array(indices, dtype=np.int64), groups, drawn[keep].to_numpy(dtype=bool))
 
 
-def pool_rows(manifest: pd.DataFrame, known: Known, embeddings: Embeddings) -> Pool:
-    """Rows of the training part that nobody labelled."""
-    rows = manifest[(manifest["split"] == "train") & ~manifest["slice_id"].isin(set(known.slice_ids))]
+def pool_rows(manifest: pd.DataFrame, known: Known, embeddings: Embeddings, pushed_out: pd.DataFrame) -> Pool:
+    """Rows of the training part that nobody labelled and that `triage` did not push out."""
+    left_out = {*known.slice_ids, *pushed_out["slice_id"]}
+    rows = manifest[(manifest["split"] == "train") & ~manifest["slice_id"].isin(left_out)]
     ids = rows["slice_id"].to_numpy(dtype=object)
     return Pool(ids, embeddings.of(ids.tolist()), rows["group_id"].to_numpy(dtype=object))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from scanloop.report import accounting, decision, intake, performance, representation, selection
+from scanloop.report import accounting, decision, intake, performance, purity, representation, selection
 from scanloop.report.blocks import Block, Gallery, Pictures, Section
 from scanloop.report.material import Material
 from scanloop.report.verdict import verdict
@@ -19,6 +19,7 @@ SECTIONS = (
     intake.checks,
     representation.encoder,
     representation.triage,
+    purity.purity,
     selection.queue,
     selection.pseudo_labels,
     performance.arms,

@@ -44,8 +44,10 @@ def triage(material: Material) -> Section:
         return Section(anchor, title, steps, "The images have not been sorted yet.", missing="triage")
     facts = material.json("triage", "triage.json")
     lead = str(facts.get("verdict") or "Images that look alike lie close together, before anybody says what they show.")
+    dense = facts.get("method") == "dbscan"
+    noise = f"{percent(facts.get('noise_share'))} of the images belong to none" if dense else ""
     entries = [
-        ("Clusters", count(facts.get("k")), "chosen by the silhouette on squared distances"),
+        ("Clusters", count(facts.get("k")), noise or "chosen by the silhouette on squared distances"),
         ("Agreement, ARI", number(facts.get("ari")), "1: clusters are the classes, 0: chance"),
         ("Agreement, NMI", number(facts.get("nmi")), "1: clusters tell the class, 0: nothing"),
         ("Components", count(facts.get("components")), f"keep {percent(facts.get('variance'), 0)} of the variance"),

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from scanloop.acquisition.policy import Candidates, affordable, select
+from scanloop.archive.splits import proven_manifest
 from scanloop.artifacts import read_json, read_table, write_json, write_table
 from scanloop.build import step
 from scanloop.config import AcquireConfig
 from scanloop.embedding.cache import read_embeddings
-from scanloop.learning.dataset import known_rows, pool_rows, require_classes
+from scanloop.learning.dataset import answers, known_rows, pool_rows, require_classes
 from scanloop.learning.heads import tune_head
 
 HEAD_FOLDS = 5
@@ -30,7 +31,7 @@ class AcquireSummary:
 
 @step("queue")
 def acquire(
-    config: AcquireConfig, *, catalog: Path, embeddings: Path, labels: Path | None = None, output: Path
+    config: AcquireConfig, *, catalog: Path, embeddings: Path, triage: Path, labels: Path | None = None, output: Path
 ) -> AcquireSummary:
     """Queue of pool images, most wanted first, that costs no more than the budget.
 
@@ -41,19 +42,22 @@ def acquire(
         config: Budget, price and how many candidates compete for each label.
         catalog: Artifact of `ingest`.
         embeddings: Artifact of `embed`.
+        triage: Artifact of `triage`: the images that it pushed out are not queued.
         labels: Labels bought since: they are learnt from, and their images are not queued again.
         output: Directory for the queue.
 
     Raises:
         TooFewLabelsError: A class has fewer than two labelled groups.
+        LeakageError: A group crosses the splits, or the manifest and the lists of groups disagree.
         ArtifactError: A bought label is none of the catalog's classes.
     """
-    manifest, vectors = read_table(catalog, "manifest"), read_embeddings(embeddings)
+    manifest, vectors = proven_manifest(catalog), read_embeddings(embeddings)
     classes = read_json(catalog / "catalog.json")["classes"]
-    bought = None if labels is None else read_table(labels, "labels.parquet")
+    pushed_out = read_table(triage, "pushed_out.parquet")
+    bought = None if labels is None else answers(labels, pushed_out)
     known = known_rows(manifest, bought, classes, vectors, "train")
     require_classes(known, classes)
-    pool = pool_rows(manifest, known, vectors)
+    pool = pool_rows(manifest, known, vectors, pushed_out)
     count = min(affordable(config.budget_eur, config.price_per_label_eur, config.max_labels), len(pool.slice_ids))
     tuned = tune_head(known, len(classes), HEAD_FOLDS, config.seed)
     candidates = Candidates(tuned.probabilities(pool.vectors), pool.vectors, pool.groups)

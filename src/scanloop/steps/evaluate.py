@@ -11,11 +11,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from scanloop.archive.shards import iterate_shards
-from scanloop.archive.splits import assert_no_leakage
+from scanloop.archive.splits import assert_learnt_from_train, proven_manifest
 from scanloop.artifacts import read_table, write_bytes, write_json, write_table
 from scanloop.build import scratch, step
 from scanloop.bundle.predict import Bundle
-from scanloop.bundle.read import read_bundle
+from scanloop.bundle.read import read_bundle, read_learnt
 from scanloop.config import EvaluateConfig
 from scanloop.errors import BundleError
 from scanloop.evaluation.curves import curves
@@ -86,12 +86,13 @@ def evaluate(
         output: Directory for the evaluation.
 
     Raises:
-        LeakageError: A group crosses the splits.
+        LeakageError: A group crosses the splits, or a model learnt from a slice that is held out.
         TooFewLabelsError: Nothing measures the models.
         BundleError: The models know different classes, or a probability is not a number.
     """
-    manifest = read_table(catalog, "manifest")
-    assert_no_leakage(manifest)
+    manifest = proven_manifest(catalog)
+    for path in (bundle, baseline):
+        assert_learnt_from_train(manifest, read_learnt(path)["slice_id"], f"the model in {path}")
     model, without = read_bundle(bundle), read_bundle(baseline)
     if tuple(without.classes) != tuple(model.classes):
         raise BundleError(f"{baseline} and {bundle} know different classes; run retrain again for both")
@@ -186,7 +187,7 @@ def _archive(catalog: Path, manifest: pd.DataFrame, labels: Path, pseudo_labels:
     bought = read_table(labels, "labels.parquet").dropna(subset="label")
     known = dict(zip(bought["slice_id"], bought["label"], strict=True))
     pseudo = read_table(pseudo_labels, "pseudo_labels.parquet")
-    return Archive(read_table(catalog, "sources.parquet"), manifest, known, pseudo)
+    return Archive(read_table(catalog, "sources.parquet", ["slice_id", "uri"]), manifest, known, pseudo)
 
 
 def _curves(measurement: Measurement, metrics: Mapping[str, Any], model: Bundle) -> dict[str, Any]:

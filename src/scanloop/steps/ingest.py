@@ -3,37 +3,39 @@
 import logging
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
+from scanloop.archive.catalog import data_digest, drop_unusable, group_and_split, write_split_lists, write_tables
 from scanloop.archive.deidentify import read_key, refuse_inside
-from scanloop.archive.duplicates import THUMBNAIL_PX, near_duplicate_pairs, perceptual_hashes
-from scanloop.archive.intake import Intake, Slice
+from scanloop.archive.duplicates import ThumbnailFile
+from scanloop.archive.extension import take_over
+from scanloop.archive.intake import Intake
+from scanloop.archive.journal import Journal
 from scanloop.archive.readers import read
 from scanloop.archive.shards import FOLDER, ShardWriter
-from scanloop.archive.splits import SPLITS, assert_no_leakage, group_ids, shared_key_links, split_by_group
-from scanloop.artifacts import write_json, write_table
+from scanloop.archive.splits import SPLITS
+from scanloop.artifacts import write_json
 from scanloop.build import scratch, step
 from scanloop.config import IngestConfig
 from scanloop.errors import ArchiveError, ConfigError
-from scanloop.provenance import digest
 from scanloop.sources import DicomSource
-from scanloop.types import Image
 
 logger = logging.getLogger("scanloop")
 
 EVIDENCE = "deidentification.json"
 """What de-identification kept, withheld and did not do; in catalogs of de-identified archives."""
 
-Pairs: TypeAlias = list[tuple[int, int]]
-"""Rows of the manifest that belong together, two by two."""
+
+_REASONS = "SELECT reason, count(*) FROM images WHERE row IS NULL GROUP BY reason ORDER BY reason"
+_LABELLED_WITH_COPIES = """
+    SELECT count(*) FROM slices WHERE label IS NOT NULL
+    AND EXISTS (SELECT 1 FROM images WHERE images.row = slices.row AND images.label IS NULL)
+"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _sources(config: IngestConfig) -> list[str | None]:
     if isinstance(source, DicomSource) and source.deidentify and source.key_file:
         refuse_inside(Path(source.key_file), Path(source.path), "the archive")
         read_key(Path(source.key_file))
-    return [getattr(source, name, None) for name in ("path", "labels", "key_file")]
+    return [*(getattr(source, name, None) for name in ("path", "labels", "key_file")), config.base]
 
 
 @step("catalog", sources=_sources)
@@ -94,54 +96,73 @@ def ingest(config: IngestConfig, *, output: Path) -> IngestSummary:
     """
     if isinstance(config.source, DicomSource) and config.source.key_file:
         refuse_inside(Path(config.source.key_file), output.parent, "the run's folder")
-    shutil.rmtree(output / FOLDER, ignore_errors=True)
     evidence: dict[str, Any] = {}
-    shards = ShardWriter(output, config.shard_slices)
-    thumbnails_file = scratch(output) / "thumbnails.u8"
-    with thumbnails_file.open("wb") as file:
-        intake = Intake(config, shards, lambda thumbnail: file.write(thumbnail.tobytes()))
-        for raw in tqdm(
-            read(config, evidence), desc="ingest", unit=" images", mininterval=0.2 if sys.stderr.isatty() else 5
-        ):
-            intake.add(raw)
-    slices = intake.finish()
-    _refuse_unusable(intake, slices)
-    classes = sorted({one.label for one in slices if one.label is not None})
-    positive_class = _positive_class(config, classes)
-    shape = (-1, THUMBNAIL_PX, THUMBNAIL_PX)
-    thumbnails = np.memmap(thumbnails_file, np.uint8, "r").reshape(shape)
-    manifest, pairs = _manifest(config, slices, thumbnails)
-    assert_no_leakage(manifest)
-    _write_tables(output, manifest, slices, intake)
-    facts = _facts(config, manifest, slices, intake) | {
-        "classes": classes,
-        "positive_class": positive_class,
-        "near_duplicate_groups": _count_linked(manifest["slice_id"].tolist(), pairs),
-        "shards": shards.digests,
-    }
+    with closing(Journal(scratch(output) / "journal.sqlite")) as journal:
+        if not journal.has_begun:
+            shutil.rmtree(output / FOLDER, ignore_errors=True)
+            if config.base is None:
+                journal.begin_own(0)
+            else:
+                take_over(journal, Path(config.base), output, config)
+        thumbnails = _take_in(config, journal, output, evidence)
+        _refuse_unusable(journal)
+        positive_class = _positive_class(config, _classes(journal))
+        near_duplicate_groups = group_and_split(journal, config, output, thumbnails)
+        write_split_lists(journal, output)
+        write_tables(journal, output)
+        facts = _facts(config, journal) | {
+            "positive_class": positive_class,
+            "near_duplicate_groups": near_duplicate_groups,
+        }
     write_json(output / "catalog.json", facts)
     if evidence:
         write_json(output / EVIDENCE, evidence)
     changed = {
-        "quarantined": len(intake.refusals),
+        "quarantined": sum(facts["quarantined"].values()),
         "validation": facts["splits"]["validation"],
         "test": facts["splits"]["test"],
     }
     return IngestSummary(**{one.name: (facts | changed)[one.name] for one in fields(IngestSummary)})
 
 
-def _refuse_unusable(intake: Intake, slices: Sequence[Slice]) -> None:
+def _take_in(config: IngestConfig, journal: Journal, output: Path, evidence: dict[str, Any]) -> ThumbnailFile:
+    """Read what the journal does not know yet, and write it into shards."""
+    digests = journal.digests()
+    for path in (output / FOLDER).glob("*"):
+        if path.name not in digests:  # of a process that was killed before the journal knew
+            path.unlink()
+    thumbnails = ThumbnailFile(scratch(output) / "thumbnails.u8", journal.rows - journal.first_own_row)
+    intake = Intake(config, journal, ShardWriter(output, config.shard_slices, digests), thumbnails)
+    images = intake.take(read(config, evidence, journal.recall_base))
+    for _ in tqdm(images, desc="ingest", unit=" images", mininterval=0.2 if sys.stderr.isatty() else 5):
+        pass
+    drop_unusable(journal, output)
+    return thumbnails
+
+
+def _refuse_unusable(journal: Journal) -> None:
     """Say what is in quarantine, and stop where nothing is left to work on."""
-    reasons = Counter(refusal.reason for refusal in intake.refusals)
-    counted = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-    for refusal in intake.refusals[:5]:
+    reasons = dict(
+        journal.query("SELECT reason, count(*) FROM images WHERE row IS NULL GROUP BY reason ORDER BY reason")
+    )
+    counted = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+    sql = "SELECT uri, reason, detail FROM images WHERE row IS NULL ORDER BY uri LIMIT 5"
+    for refusal in list(journal.query(sql)):
         logger.warning("quarantined: %s: %s: %s", *refusal)
-    if len(intake.refusals) > 5:
+    if sum(reasons.values()) > 5:
         logger.warning("quarantined in all: %s; quarantine.parquet lists each", counted)
+    uris, slices = journal.one("SELECT count(*) FROM images"), journal.one("SELECT count(*) FROM slices")
     if not slices:
-        raise ArchiveError(f"none of {intake.uris} images can come in ({counted or 'none found'}); check the source")
-    if not any(one.label for one in slices):
-        raise ArchiveError(f"none of {len(slices)} slices has a label ({counted or 'all are read'}); label a few first")
+        raise ArchiveError(f"none of {uris} images can come in ({counted or 'none found'}); check the source")
+    if not _classes(journal):
+        raise ArchiveError(f"none of {slices} slices has a label ({counted or 'all are read'}); label a few first")
+
+
+def _classes(journal: Journal) -> list[str]:
+    """Names of the classes, sorted."""
+    return [
+        name for (name,) in journal.query("SELECT DISTINCT label FROM slices WHERE label IS NOT NULL ORDER BY label")
+    ]
 
 
 def _positive_class(config: IngestConfig, classes: list[str]) -> str:
@@ -150,89 +171,32 @@ def _positive_class(config: IngestConfig, classes: list[str]) -> str:
     return config.positive_class or classes[-1]
 
 
-def _manifest(config: IngestConfig, slices: Sequence[Slice], thumbnails: Image) -> tuple[pd.DataFrame, Pairs]:
-    """Rows of the manifest in the order of the shards, and the pairs of rows that look the same."""
-    rows = [one.row for one in slices]
-    if len(rows) < len(thumbnails):  # slices with conflicting labels have left
-        thumbnails = thumbnails[rows]
-    hashes = perceptual_hashes(thumbnails)
-    found = near_duplicate_pairs(hashes, thumbnails, config.near_duplicate_bits, config.near_duplicate_correlation)
-    pairs = [(int(left), int(right)) for left, right in found]
-    same_person = shared_key_links([[("patient", *key) for key in one.patients] for one in slices])
-    same_study = shared_key_links([[("study", *key) for key in one.studies] for one in slices])
-    groups = group_ids([one.slice_id for one in slices], [*pairs, *same_person, *same_study])
-    splits = split_by_group(
-        groups,
-        [one.label for one in slices],
-        [one.split for one in slices],
-        validation_share=config.validation_share,
-        test_share=config.test_share,
-        seed=config.seed,
-    )
-    manifest = pd.DataFrame([_row(one) for one in slices])
-    return manifest.assign(phash=[f"{value:016x}" for value in hashes.tolist()], group_id=groups, split=splits), pairs
-
-
-def _row(one: Slice) -> dict[str, Any]:
-    return {
-        "slice_id": one.slice_id,
-        "sha256": one.sha256,
-        "frame": one.frame,
-        "patient_id": one.patients[0][1] if one.patients else None,
-        "study_id": one.studies[0][1] if one.studies else None,
-        "site": one.site,
-        "modality": one.modality,
-        "height": one.height,
-        "width": one.width,
-        "bits": one.bits,
-        "label": one.label,
-        "label_source": "source" if one.label is not None else None,
-        **one.location._asdict(),
-    }
-
-
-def _write_tables(output: Path, manifest: pd.DataFrame, slices: Sequence[Slice], intake: Intake) -> None:
-    sources = [{"slice_id": one.slice_id, "uri": uri} for one in slices for uri, _ in one.uris]
-    hidden = [(one.slice_id, one.hidden_label) for one in slices if one.label is None and one.hidden_label is not None]
-    write_table(output, "manifest", manifest)
-    write_table(output, "sources.parquet", pd.DataFrame(sources))
-    write_table(output, "quarantine.parquet", pd.DataFrame(intake.refusals, columns=["uri", "reason", "detail"]))
-    attributes = [(one.slice_id, *item) for one in slices for item in sorted(one.attributes.items())]
-    write_table(output, "attributes.parquet", pd.DataFrame(attributes, columns=["slice_id", "name", "value"]))
-    write_table(output, "hidden_labels.parquet", pd.DataFrame(hidden, columns=["slice_id", "label"]))
-
-
-def _facts(config: IngestConfig, manifest: pd.DataFrame, slices: Sequence[Slice], intake: Intake) -> dict[str, Any]:
-    labelled = manifest["label"].notna()
-    by_split = manifest.groupby("split")
-    sizes = manifest["group_id"].value_counts()
-    entries = sorted((one.slice_id, one.label) for one in slices)
-    accepted = sum(len(one.uris) for one in slices)
+def _facts(config: IngestConfig, journal: Journal) -> dict[str, Any]:
+    one, by_split = journal.one, dict.fromkeys(SPLITS, 0)
+    splits = {SPLITS[code]: n for code, n in journal.query("SELECT split, count(*) FROM slices GROUP BY split")}
+    groups = journal.query("SELECT split, count(DISTINCT group_id) FROM slices GROUP BY split")
+    slices = one("SELECT count(*) FROM slices")
     return {
         "name": Path(getattr(config.source, "path", config.source.kind)).absolute().stem,
-        "slices": len(slices),
-        "uris": intake.uris,
-        "exact_copies": accepted - len(slices),
-        "labelled": int(labelled.sum()),
-        "pool": int((~labelled & (manifest["split"] == "train")).sum()),
-        "splits": {name: int((manifest["split"] == name).sum()) for name in SPLITS},
-        "split_groups": {**dict.fromkeys(SPLITS, 0), **by_split["group_id"].nunique().to_dict()},
-        "groups": len(sizes),
-        "largest_group": int(sizes.max()),
-        "labelled_with_copies_in_pool": sum(
-            one.label is not None and any(label is None for _, label in one.uris) for one in slices
-        ),
-        "quarantined": dict(Counter(refusal.reason for refusal in intake.refusals)),
-        "hidden_labels": sum(one.label is None and one.hidden_label is not None for one in slices),
-        "bytes_in": intake.bytes_in,
-        "bytes_in_shards": int(manifest["length"].sum()),
-        "data_digest": digest(entries),
+        "classes": _classes(journal),
+        "slices": slices,
+        "uris": one("SELECT count(*) FROM images"),
+        "exact_copies": one("SELECT count(*) FROM images WHERE row IS NOT NULL") - slices,
+        "labelled": one("SELECT count(*) FROM slices WHERE label IS NOT NULL"),
+        "pool": one("SELECT count(*) FROM slices WHERE label IS NULL AND split = ?", (SPLITS.index("train"),)),
+        "splits": by_split | splits,
+        "split_groups": by_split | {SPLITS[code]: count for code, count in groups},
+        "groups": one("SELECT count(DISTINCT group_id) FROM slices"),
+        "largest_group": one("SELECT max(n) FROM (SELECT count(*) AS n FROM slices GROUP BY group_id)"),
+        "labelled_with_copies_in_pool": one(_LABELLED_WITH_COPIES),
+        "quarantined": dict(journal.query(_REASONS)),
+        "hidden_labels": one("SELECT count(*) FROM slices WHERE label IS NULL AND hidden_label IS NOT NULL"),
+        "bytes_in": one("SELECT sum(bytes) FROM images"),
+        "bytes_in_shards": one("SELECT sum(length) FROM slices"),
+        "shards": journal.digests(),
+        "data_digest": data_digest(journal),
         "short_side_px": config.short_side_px,
         "min_side_px": config.min_side_px,
         "max_pixels": config.max_pixels,
+        "near_duplicate_bits": config.near_duplicate_bits,
     }
-
-
-def _count_linked(slice_ids: list[str], pairs: Pairs) -> int:
-    """Sets of more than one slice that near-duplicate pairs alone join."""
-    return int((pd.Series(group_ids(slice_ids, pairs)).value_counts() > 1).sum())

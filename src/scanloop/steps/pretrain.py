@@ -9,7 +9,8 @@ import torch
 from tqdm import tqdm
 
 from scanloop.archive.shards import iterate_shards
-from scanloop.artifacts import read_json, read_table, write_bytes, write_json
+from scanloop.archive.splits import proven_manifest
+from scanloop.artifacts import read_json, write_bytes, write_json
 from scanloop.build import scratch, step
 from scanloop.config import PretrainConfig
 from scanloop.embedding.encoders import new_encoder, write_encoder
@@ -46,6 +47,7 @@ def pretrain(config: PretrainConfig, *, catalog: Path, output: Path) -> Pretrain
     Raises:
         WeightsError: The weights cannot be had or do not fit.
         ArchiveError: Fewer than eight slices are in the training part.
+        LeakageError: A group crosses the splits.
     """
     encoder = new_encoder(config.encoder, config.seed)
     archive = read_json(catalog / "catalog.json")
@@ -75,7 +77,7 @@ def pretrain(config: PretrainConfig, *, catalog: Path, output: Path) -> Pretrain
 
 def _training_images(catalog: Path, preprocess: Preprocess, config: PretrainConfig) -> torch.Tensor:
     """uint8 (n, 3, s, s) of at most `max_slices` training slices, drawn by seed."""
-    manifest = read_table(catalog, "manifest")
+    manifest = proven_manifest(catalog)
     rows = manifest[manifest["split"] == "train"]
     if len(rows) < 8:
         raise ArchiveError(f"the training part holds {len(rows)} slices; self-supervised training needs at least 8")

@@ -7,10 +7,12 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from scanloop.archive.splits import assert_no_leakage
+from scanloop.archive.splits import assert_learnt_from_train, proven_manifest
 from scanloop.artifacts import read_json, read_table, write_json
 from scanloop.build import read_key, scratch, step
+from scanloop.bundle.read import read_learnt
 from scanloop.config import PromoteConfig
+from scanloop.errors import LeakageError
 from scanloop.evaluation.gates import Check, champion_check, hold_out_checks, interval_from
 from scanloop.tracking import CHALLENGER, CHAMPION, KEY_TAG, Candidate, Registry
 
@@ -44,10 +46,14 @@ def promote(config: PromoteConfig, *, catalog: Path, bundle: Path, evaluation: P
         output: Directory for the decision.
 
     Raises:
-        LeakageError: A group crosses the splits.
+        LeakageError: A group crosses the splits, the manifest and the lists of groups disagree, or the bundle learnt
+            from a slice whose group is held out.
+        BundleError: What the bundle says that it learnt from was changed.
     """
-    manifest = read_table(catalog, "manifest")
-    assert_no_leakage(manifest)
+    manifest = proven_manifest(catalog)
+    learnt = read_learnt(bundle)
+    assert_learnt_from_train(manifest, learnt["slice_id"], f"the model in {bundle}")
+    _refuse_held_out_groups(manifest, learnt, bundle)
     if config.tracking_uri:
         registry = Registry(config.tracking_uri, config.model_name)
     else:
@@ -63,6 +69,13 @@ def promote(config: PromoteConfig, *, catalog: Path, bundle: Path, evaluation: P
     registry.register(Candidate(key, bundle, evaluation, params, numbers), decision["decision"], decision["alias"])
     write_json(output / "promotion.json", decision)
     return PromoteSummary(decision["decision"], decision["alias"], decision["reason"])
+
+
+def _refuse_held_out_groups(manifest: pd.DataFrame, learnt: pd.DataFrame, bundle: Path) -> None:
+    """The groups of the catalog that the bundle was trained on count too: another catalog may have cut others."""
+    held_out = set(manifest.loc[manifest["split"] != "train", "group_id"])
+    if both := held_out & set(learnt["group_id"]):
+        raise LeakageError(f"the model in {bundle} learnt from group {min(both)}, which is held out: run retrain again")
 
 
 def _decide(

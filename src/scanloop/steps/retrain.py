@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scanloop.archive.shards import iterate_shards
+from scanloop.archive.splits import assert_learnt_from_train, proven_manifest
 from scanloop.artifacts import read_json, read_table, write_table
 from scanloop.build import step
 from scanloop.bundle.facts import BundleFacts, Calibration
@@ -22,7 +23,7 @@ from scanloop.embedding.encoders import Encoder, read_encoder
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.evaluation.comparison import Holdout, metric_intervals
 from scanloop.evaluation.intervals import Resampling
-from scanloop.learning.dataset import LEAST_GROUPS_TRIED, Known, Pool, known_rows, require_classes
+from scanloop.learning.dataset import LEAST_GROUPS_TRIED, Known, Pool, answers, known_rows, require_classes
 from scanloop.learning.finetune import frozen_maps
 from scanloop.learning.two_stage import Material, Pseudo, Trained, train
 from scanloop.provenance import digest
@@ -51,6 +52,7 @@ def retrain(
     catalog: Path,
     encoder: Path,
     embeddings: Path,
+    triage: Path,
     labels: Path,
     pseudo_labels: Path | None = None,
     output: Path,
@@ -66,27 +68,32 @@ def retrain(
         catalog: Artifact of `ingest`.
         encoder: Artifact of `pretrain`.
         embeddings: Artifact of `embed`.
+        triage: Artifact of `triage`: nothing is learnt from the images that it pushed out.
         labels: Labels bought since.
         pseudo_labels: Artifact of `pseudo_label`; without it, the training is supervised.
         output: Directory for the bundle.
 
     Raises:
         TooFewLabelsError: A class has fewer than three labelled groups.
-        LeakageError: A group crosses the splits.
+        LeakageError: A group crosses the splits, or a slice to learn from is held out.
     """
     net, preprocess = read_encoder(encoder)
-    manifest, vectors = read_table(catalog, "manifest"), read_embeddings(embeddings)
+    manifest, vectors = proven_manifest(catalog), read_embeddings(embeddings)
     facts = read_json(catalog / "catalog.json")
-    bought = read_table(labels, "labels.parquet")
+    pushed_out = read_table(triage, "pushed_out.parquet")
+    bought = answers(labels, pushed_out)
     known = known_rows(manifest, bought, facts["classes"], vectors, "train")
     require_classes(known, facts["classes"], LEAST_GROUPS_TRIED)
-    pool, promoted, rule = _promoted(pseudo_labels, manifest, vectors, facts["classes"], config)
+    proposed, rule = _proposed(pseudo_labels, pushed_out)
+    pool, promoted = _drawn(proposed, manifest, vectors, facts["classes"], config)
+    assert_learnt_from_train(manifest, [*known.slice_ids, *pool.slice_ids], "retrain")
     loader = _Loader(catalog, manifest, net, preprocess)
     maps = [loader.maps(ids) if config.finetune_epochs else torch.empty(0) for ids in (known.slice_ids, pool.slice_ids)]
     material = Material(known, maps[0], pool, maps[1], promoted, rule, len(facts["classes"]))
     trained = train(net, material, config)
     metrics = _metrics(known, trained, config)
     write_table(output, "out_of_fold.parquet", _out_of_fold_frame(known, trained, facts["classes"]))
+    write_table(output, "learnt.parquet", _learnt_frame(material))
     reference = loader.images(known.slice_ids[:: max(1, len(known.slice_ids) // REFERENCE_SLICES)][:REFERENCE_SLICES])
     write_bundle(output, trained.model, _facts(trained, material, facts, preprocess, tuple(reference), metrics, config))
     f1 = metrics["macro_f1"]
@@ -129,22 +136,26 @@ class _Loader:
         return self.manifest[self.manifest["slice_id"].isin(set(slice_ids))]
 
 
-def _promoted(
-    pseudo_labels: Path | None, manifest: pd.DataFrame, vectors: Embeddings, classes: list[str], config: RetrainConfig
-) -> tuple[Pool, Pseudo, PseudoLabelConfig | None]:
-    """A draw of at most `max_pool_slices` from the pool, those of it that are promoted, and the rule behind them."""
-    drawn, rule = pd.DataFrame({"slice_id": [], "label": [], "promoted": []}), None
+def _proposed(pseudo_labels: Path | None, pushed_out: pd.DataFrame) -> tuple[pd.DataFrame, PseudoLabelConfig | None]:
+    """The pool as `pseudo_label` judged it, without what was pushed out, and the rule; empty where none is promoted."""
     if pseudo_labels is not None:
         table = read_table(pseudo_labels, "pseudo_labels.parquet").drop_duplicates("slice_id")
-        if table["promoted"].any():
-            pool = table[table["knn_label"].notna()]
-            drawn = pool.sample(min(len(pool), config.max_pool_slices), random_state=config.seed).sort_index()
-            rule = PseudoLabelConfig.model_validate(read_json(pseudo_labels / "certificate.json")["rule"])
+        pool = table[table["knn_label"].notna() & ~table["slice_id"].isin(set(pushed_out["slice_id"]))]
+        if pool["promoted"].any():
+            return pool, PseudoLabelConfig.model_validate(read_json(pseudo_labels / "certificate.json")["rule"])
+    return pd.DataFrame({"slice_id": [], "label": [], "promoted": []}), None
+
+
+def _drawn(
+    proposed: pd.DataFrame, manifest: pd.DataFrame, vectors: Embeddings, classes: list[str], config: RetrainConfig
+) -> tuple[Pool, Pseudo]:
+    """A draw of at most `max_pool_slices` from the pool, and those of it that are promoted."""
+    drawn = proposed.sample(min(len(proposed), config.max_pool_slices), random_state=config.seed).sort_index()
     ids = drawn["slice_id"].tolist()
     groups = manifest.set_index("slice_id")["group_id"].loc[ids].to_numpy(dtype=object)
     rows = np.flatnonzero(drawn["promoted"].to_numpy(dtype=bool))
     labels = np.array([classes.index(name) for name in drawn["label"].iloc[rows]], dtype=np.int64)
-    return Pool(np.array(ids, dtype=object), vectors.of(ids), groups), Pseudo(rows, labels), rule
+    return Pool(np.array(ids, dtype=object), vectors.of(ids), groups), Pseudo(rows, labels)
 
 
 def _metrics(known: Known, trained: Trained, config: RetrainConfig) -> dict[str, Interval]:
@@ -172,6 +183,16 @@ def _out_of_fold_frame(known: Known, trained: Trained, classes: list[str]) -> pd
         for repeat, logits in enumerate(trained.out_of_fold)
     ]
     return pd.concat(frames, ignore_index=True)
+
+
+def _learnt_frame(material: Material) -> pd.DataFrame:
+    """Every slice that the model learnt from: `promote` holds them against the hold-out."""
+    known, rows = material.known, material.promoted.rows
+    return pd.DataFrame({
+        "slice_id": [*known.slice_ids, *material.pool.slice_ids[rows]],
+        "group_id": [*known.groups, *material.pool.groups[rows]],
+        "source": ["labelled"] * len(known.slice_ids) + ["pseudo_labelled"] * len(rows),
+    })  # fmt: skip
 
 
 def _facts(

@@ -1,1 +1,5 @@
-"""What the embeddings look like before anybody labels: projection, clusters, agreement with the labels at hand."""
+"""What the embeddings look like before anybody labels: projection, clusters, neighbours, agreement with the labels."""
+
+import logging
+
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells every user which processor it was loaded for

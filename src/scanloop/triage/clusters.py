@@ -44,7 +44,7 @@ def cluster(points: Vectors, ks: range, sample: int, seed: int) -> Clustering:
         seed: Seed of the starts and of the samples.
     """
     silhouette, labellings = {}, {}
-    fitted = points[_drawn(len(points), MOST_FITTED, seed)]
+    fitted = points[drawn(len(points), MOST_FITTED, seed)]
     for k in (k for k in ks if k < len(fitted)):
         with threadpool_limits(1):  # threads would add centroids in any order
             centres = KMeans(k, n_init=10, random_state=seed).fit(fitted).cluster_centers_
@@ -54,11 +54,12 @@ def cluster(points: Vectors, ks: range, sample: int, seed: int) -> Clustering:
     if not silhouette:
         return Clustering(np.zeros(len(points), dtype=np.int64), 1, {}, None)
     best = max(silhouette, key=lambda k: silhouette[k])
-    rows = _drawn(len(points), sample, seed)
+    rows = drawn(len(points), sample, seed)
     return Clustering(labellings[best], best, silhouette, _euclidean(points[rows], labellings[best][rows]))
 
 
-def _drawn(rows: int, most: int, seed: int) -> Labels:
+def drawn(rows: int, most: int, seed: int) -> Labels:
+    """Numbers of at most `most` of some rows, drawn by seed, ascending; all where they are no more."""
     if rows <= most:
         return np.arange(rows)
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))

@@ -1,7 +1,8 @@
 """DICOM objects in a directory or a tar: each frame an image, each object without one a row of the quarantine."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from scanloop.sources import DicomSource
 _CHUNK_BYTES = 1 << 20
 
 
-def read_dicom(config: IngestConfig, evidence: dict[str, Any]) -> Iterator[RawImage]:
+def read_dicom(
+    config: IngestConfig, evidence: dict[str, Any], is_known: Callable[[str, str | None], bool]
+) -> Iterator[RawImage]:
     """Every frame of every file, whatever its name, sorted by uri; a frame is decoded when its slice is new.
 
     A uri is the name of the directory or tar and the path inside, or a pseudonym of the path; of an object with several
@@ -29,6 +32,7 @@ def read_dicom(config: IngestConfig, evidence: dict[str, Any]) -> Iterator[RawIm
     Args:
         config: Source and limits.
         evidence: Is filled, when all has been read, with what de-identification did.
+        is_known: Whether all frames of a file came in earlier; it is then not opened.
 
     Raises:
         ArchiveError: The path is missing, the tar is broken, there is no file, or the table of labels cannot be read.
@@ -45,13 +49,16 @@ def read_dicom(config: IngestConfig, evidence: dict[str, Any]) -> Iterator[RawIm
     named = sorted((identities.uri(file.inside), file) for file in files)
     with DicomProcess(min_side_px=config.min_side_px, max_pixels=config.max_pixels) as process:
         for uri, file in named:
+            if is_known(uri, file.version):
+                continue
             try:
                 part, facts = _open(process, file, source)
                 identity = identities.identity(facts)
             except ImageError as error:
-                yield RawImage(uri, b"", fault=error)
+                yield RawImage(uri, b"", fault=error, version=file.version)
                 continue
-            yield from _images(process, uri, part, facts, identity, _label(labels, file, facts))
+            for image in _images(process, uri, part, facts, identity, _label(labels, file, facts)):
+                yield replace(image, version=file.version, file=uri)
     evidence.update(identities.finish() or {})
 
 

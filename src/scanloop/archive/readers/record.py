@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,10 @@ class Later:
     load: Callable[[], bytes]
 
 
+Payload: TypeAlias = bytes | Image | Frame | Later
+"""What an image is made from, at hand or not."""
+
+
 @dataclass(frozen=True)
 class RawImage:
     """One image of a source, not yet decoded.
@@ -59,10 +64,11 @@ class RawImage:
         fault: Why the reader could not read it; such an image goes to quarantine.
         version: What changes when the file does, known without reading it: size and time of change, or an ETag. None
             where the source tells no such thing.
+        file: Uri of the file that it stands in, where that holds several images, which come one after the other.
     """
 
     uri: str
-    payload: bytes | Image | Frame | Later
+    payload: Payload
     frame: int = 0
     label: str | None = None
     hidden_label: str | None = None
@@ -74,6 +80,7 @@ class RawImage:
     split: str | None = None
     fault: ImageError | None = None
     version: str | None = None
+    file: str | None = None
 
     def loaded(self) -> "RawImage":
         """The same image with its bytes at hand, or with the fault for which they are not."""
