@@ -1,5 +1,6 @@
 """Torch as what computes vectors: in float32 on the CPU, and in float32, bfloat16 or float16 on a GPU."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -45,7 +46,8 @@ class TorchBackend:
             raise ConfigError("embed.precision bf16: this GPU has none; set embed.precision to fp16")
         self._device, self._type = torch.device(device), AUTOCAST.get(precision)
         self._preprocess = preprocess
-        self._encoder: nn.Module = encoder.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        copied = copy.deepcopy(encoder)  # int8 is calibrated with the caller's, in its own layout
+        self._encoder: nn.Module = copied.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(preprocess.mean, device=self._device).view(shape)
         self._std = torch.tensor(preprocess.std, device=self._device).view(shape)
