@@ -54,11 +54,16 @@ def pinned(core: int) -> None:
     torch.set_num_threads(1)
 
 
-def decoded(payloads: list[bytes]) -> list[Any]:
-    """Slices as ingest takes them in, before they are shrunk to the archive's size."""
+def one_decoded(payload: bytes) -> Any:
+    """Slice as ingest takes it in, before it is shrunk to the archive's size."""
     from scanloop.archive.decode import decode
 
-    return [decode(payload, **LIMITS, short_side_px=SHORT_SIDE_PX) for payload in payloads]
+    return decode(payload, **LIMITS, short_side_px=SHORT_SIDE_PX)
+
+
+def decoded(payloads: list[bytes]) -> list[Any]:
+    """Slices of several files."""
+    return [one_decoded(payload) for payload in payloads]
 
 
 def plain_loop(payloads: list[bytes]) -> Callable[[], None]:
@@ -119,8 +124,8 @@ def speed(payloads: list[bytes], repeats: int, core: int) -> dict[str, list[floa
 
 
 def _whole(embed: Any, payloads: list[bytes]) -> Callable[[], object]:
-    """From files to vectors, a batch at a time, so that few slices are in memory."""
-    return lambda: [embed(decoded(payloads[start : start + BATCH])) for start in range(0, len(payloads), BATCH)]
+    """From files to vectors; few slices are in memory at a time."""
+    return lambda: list(embed.over([("files", payloads)], one_decoded))
 
 
 def _worker(core: int, payloads: list[bytes], go: Any, results: Any, seconds: float) -> None:

@@ -1,8 +1,9 @@
 """Embedding: vectors in order, whatever the batch, and nothing embedded twice."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from scanloop.embedding.encoders import new_encoder, read_encoder
 from scanloop.embedding.engine import Engine
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.errors import ArtifactError
-from scanloop.steps.embed import CACHE, embed
+from scanloop.steps.embed import embed
+from scanloop.steps.embed_part import STORE
 from scanloop.steps.ingest import ingest
 
 
@@ -99,15 +101,16 @@ def test_every_slice_of_the_catalog_has_the_vector_of_its_own_image(chain: Chain
 
 @pytest.fixture
 def embedded_slices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Number of slices of each call of the engine."""
+    """Number of slices of each shard that the engine embeds."""
     calls: list[int] = []
-    call = Engine.__call__
+    over = Engine.over
 
-    def counting(engine: Engine, images: list[np.ndarray]) -> np.ndarray:
-        calls.append(len(images))
-        return call(engine, images)
+    def counting(engine: Engine, groups: Iterable[Any], decode: Callable[[Any], Any]) -> Iterator[Any]:
+        for name, vectors in over(engine, groups, decode):
+            calls.append(len(vectors))
+            yield name, vectors
 
-    monkeypatch.setattr(Engine, "__call__", counting)
+    monkeypatch.setattr(Engine, "over", counting)
     return calls
 
 
@@ -121,9 +124,9 @@ def test_two_runs_give_the_same_bytes(chain: Chain, tmp_path: Path, embedded_sli
 
 def test_what_the_cache_holds_is_not_embedded_again(chain: Chain, tmp_path: Path, embedded_slices: list[int]) -> None:
     inputs = chain.inputs("catalog", "encoder")
-    shutil.copytree(chain["embeddings"].parent / CACHE, tmp_path / CACHE)
+    shutil.copytree(chain["embeddings"].parent / STORE, tmp_path / STORE)
     shard = read_json(chain["catalog"] / "catalog.json")["shards"]["shard-000001.tar"]
-    (cached,) = (tmp_path / CACHE).rglob(f"{shard[:16]}.safetensors")
+    (cached,) = (tmp_path / STORE).rglob(f"{shard[:16]}.safetensors")
     planted = np.full((50, 256), 7, np.float16)
     write_vectors(cached, planted)
     embed(EmbedConfig(), **inputs, output=tmp_path / "embeddings")
@@ -146,9 +149,9 @@ def test_vectors_of_other_code_or_packages_are_made_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inputs = chain.inputs("catalog", "encoder")
-    shutil.copytree(chain["embeddings"].parent / CACHE, tmp_path / CACHE)
+    shutil.copytree(chain["embeddings"].parent / STORE, tmp_path / STORE)
     if changed:
-        for module in ("scanloop.build", "scanloop.steps.embed"):
+        for module in ("scanloop.build", "scanloop.embedding.ranges"):
             monkeypatch.setattr(f"{module}.{name}", changed)
     embed(EmbedConfig(), **inputs, output=tmp_path / "embeddings")
     assert embedded_slices == ([50, 50, 20] if changed else [])
@@ -159,7 +162,7 @@ def test_vectors_of_other_code_or_packages_are_made_again(
 def test_vectors_of_another_batch_size_whose_last_bits_may_differ_are_made_again(
     chain: Chain, tmp_path: Path, embedded_slices: list[int]
 ) -> None:
-    shutil.copytree(chain["embeddings"].parent / CACHE, tmp_path / CACHE)
+    shutil.copytree(chain["embeddings"].parent / STORE, tmp_path / STORE)
     embed(EmbedConfig(batch_size=7), **chain.inputs("catalog", "encoder"), output=tmp_path / "embeddings")
     assert embedded_slices == [50, 50, 20]
 
@@ -173,8 +176,8 @@ def test_an_encoder_prepared_for_slices_of_another_size_is_refused(chain: Chain,
 def test_a_cached_file_that_is_torn_or_of_another_length_is_made_again(
     chain: Chain, tmp_path: Path, embedded_slices: list[int]
 ) -> None:
-    shutil.copytree(chain["embeddings"].parent / CACHE, tmp_path / CACHE)
-    torn, short, _ = sorted((tmp_path / CACHE).rglob("*.safetensors"))
+    shutil.copytree(chain["embeddings"].parent / STORE, tmp_path / STORE)
+    torn, short, _ = sorted((tmp_path / STORE).rglob("*.safetensors"))
     torn.write_bytes(torn.read_bytes()[:-3])
     write_vectors(short, np.zeros((3, 256), np.float16))
     embed(EmbedConfig(), **chain.inputs("catalog", "encoder"), output=tmp_path / "embeddings")
@@ -185,15 +188,16 @@ def test_a_cached_file_that_is_torn_or_of_another_length_is_made_again(
 def test_a_run_killed_in_its_second_shard_continues_there_and_ends_in_the_same_bytes(
     chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs, call, calls = chain.inputs("catalog", "encoder"), Engine.__call__, []
+    inputs, over, calls = chain.inputs("catalog", "encoder"), Engine.over, []
 
-    def dies(engine: Engine, images: list[np.ndarray]) -> np.ndarray:
-        calls.append(len(images))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return call(engine, images)
+    def dies(engine: Engine, groups: Iterable[Any], decode: Callable[[Any], Any]) -> Iterator[Any]:
+        for name, vectors in over(engine, groups, decode):
+            calls.append(len(vectors))
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            yield name, vectors
 
-    monkeypatch.setattr(Engine, "__call__", dies)
+    monkeypatch.setattr(Engine, "over", dies)
     with pytest.raises(KeyboardInterrupt):
         embed(EmbedConfig(), **inputs, output=tmp_path / "embeddings")
     embed(EmbedConfig(), **inputs, output=tmp_path / "embeddings")

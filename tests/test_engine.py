@@ -12,12 +12,12 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn.functional import conv2d
 
 from scanloop.archive.decode import decode
-from scanloop.embedding.compiled import fold_normalisation
+from scanloop.embedding.compiled import fold_normalisation, fold_stride
 from scanloop.embedding.encoders import ENCODERS, new_encoder
 from scanloop.embedding.engine import Engine, Precision
+from scanloop.embedding.pixels import pixel_blocks
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.embedding.quantisation import best_bounds, calibrate, owed, rounded_to_bytes
-from scanloop.embedding.squares import squares
 from scanloop.embedding.weights import CAFFE, PLAIN, load_weights
 from scanloop.errors import ConfigError
 from scanloop.types import Image
@@ -86,26 +86,56 @@ def test_folded_weights_on_bytes_equal_the_weights_on_normalised_images_up_to_th
     preprocess = Preprocess(64, 32, preprocess.mean, preprocess.std, preprocess.bgr)
     slices, rng = draw(6), np.random.default_rng(2)
     weight = rng.normal(size=(5, 3, 7, 7)).astype(np.float32)
+    folded = fold_normalisation(weight, preprocess, grey=False)
     exact = np.stack([preprocess.square(image) for image in slices])
     marked = np.concatenate([exact, np.full((*exact.shape[:3], 1), 255, np.uint8)], axis=-1)
-    folded = torch.from_numpy(fold_normalisation(weight, preprocess))
-    on_bytes = conv2d(torch.from_numpy(marked).permute(0, 3, 1, 2).float(), folded, stride=2, padding=3)
+    images = torch.from_numpy(marked).permute(0, 3, 1, 2).float()
+    on_bytes = conv2d(images, torch.from_numpy(folded.astype(np.float32)), stride=2, padding=3)
     expected = conv2d(torch.from_numpy(preprocess(slices)), torch.from_numpy(weight), stride=2, padding=3)
     torch.testing.assert_close(on_bytes, expected, rtol=1e-4, atol=1e-3 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("grey", [True, False])
+@pytest.mark.parametrize(("kernel", "pad"), [(7, 3), (3, 1), (3, 0), (5, 2), (2, 0), (1, 0)])
+def test_a_stride_of_one_over_blocks_equals_a_stride_of_two_over_pixels(kernel: int, pad: int, grey: bool) -> None:
+    preprocess, rng = Preprocess(64, 32), np.random.default_rng(4)
+    slices = [image for image in draw(8) if (image.ndim == 2) == grey]
+    weight = rng.normal(size=(5, 3, kernel, kernel)).astype(np.float32)
+    blocks = pixel_blocks(slices, preprocess)
+    found, before = fold_stride(fold_normalisation(weight, preprocess, grey), [pad, pad])
+    squares = torch.from_numpy(np.stack([unblocked(one) for one in blocks])).permute(0, 3, 1, 2).float()
+    scale = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocess.mean, preprocess.std))
+    expected = conv2d((squares - next(scale)) / next(scale), torch.from_numpy(weight), stride=2, padding=pad)
+    wide = torch.nn.functional.pad(torch.from_numpy(blocks).permute(0, 3, 1, 2).float(), (before[1], 4, before[0], 4))
+    on_blocks = conv2d(wide, torch.from_numpy(found))[..., : expected.shape[2], : expected.shape[3]]
+    torch.testing.assert_close(on_blocks, expected, rtol=1e-4, atol=1e-3 * float(expected.abs().max()))
+
+
+def unblocked(blocks: np.ndarray) -> np.ndarray:
+    """RGB (s, s, 3) of blocks (s / 2, s / 2, c), pixel by pixel."""
+    assert (blocks[..., -4:] == 255).all()
+    colours = (blocks.shape[2] - 4) // 4
+    square = np.zeros((2 * len(blocks), 2 * len(blocks), 3), np.uint8)
+    for row in range(2):
+        for column in range(2):
+            first = (2 * row + column) * colours
+            square[row::2, column::2] = blocks[..., first : first + colours]
+    return square
+
+
 @pytest.mark.parametrize("input_px", [32, 40, 64])
-def test_squares_are_those_of_the_preprocessing_within_one_grey_level(input_px: int) -> None:
-    preprocess, slices = Preprocess(archive_px=42, input_px=input_px), draw(23)
-    found = squares(slices, preprocess)
-    assert (found[..., 3] == 255).all()
-    expected = np.stack([preprocess.square(image) for image in slices]).astype(int)
-    assert np.abs(found[..., :3] - expected).max() <= 1
-    assert np.abs(found[..., :3] - expected).mean() < 0.05
+def test_blocks_hold_the_squares_of_the_preprocessing_within_one_grey_level(input_px: int) -> None:
+    preprocess = Preprocess(archive_px=42, input_px=input_px)
+    for grey in (True, False):
+        slices = [image for image in draw(23) if (image.ndim == 2) == grey]
+        found = np.stack([unblocked(one) for one in pixel_blocks(slices, preprocess)]).astype(int)
+        expected = np.stack([preprocess.square(image) for image in slices]).astype(int)
+        assert np.abs(found - expected).max() <= 1
+        assert np.abs(found - expected).mean() < 0.05
 
 
 def test_bounds_cut_off_a_lonely_large_value_and_keep_an_even_spread() -> None:
-    even = torch.linspace(0, 10, 20_000)
+    even = torch.linspace(0, 10, 200_000)
     assert best_bounds(even) == pytest.approx((0, 10), rel=0.03)
     low, high = best_bounds(torch.cat([even, torch.tensor([15.0])]))
     assert low == 0
@@ -175,8 +205,7 @@ def test_real_slices_under_real_weights_keep_their_direction(
 ) -> None:
     encoder = new_encoder("squeezenet1_1", seed=0)
     preprocess = load_weights(encoder, str(data_dir / "weights" / "SqueezeNet_fp16.onnx"), 224)
-    whole = [np.asarray(pillow(payload)) for payload in brain_files]
-    expected = Engine(encoder, preprocess, 32)(whole)
     slices = [decode(payload, min_side_px=8, max_pixels=1 << 24, short_side_px=256) for payload in brain_files]
+    expected = Engine(encoder, preprocess, 32)(slices)
     vectors = Engine(encoder, preprocess, 32, precision, slices[::2])(slices)
     assert cosines(vectors, expected).min() >= LEAST_COSINE[precision]

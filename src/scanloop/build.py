@@ -64,7 +64,7 @@ def step(
                 name: Path(value) for name, value in arguments.items() if isinstance(value, Path) and name != "output"
             }
             name = function.__name__
-            with owned(), _errors_recorded(output), _locked(output):
+            with owned(), errors_recorded(output), _locked(output):
                 _refuse_half_erased(output.parent)
                 outside = [one for source in sources(config) if (one := _found_source(source)) is not None]
                 record = _record(kind, name, function.__module__, config, inputs, outside)
@@ -140,7 +140,7 @@ def _record(
     facts = {
         "kind": kind,
         "step": name,
-        "config": _without_folders(config.model_dump(mode="json"), names),
+        "config": _without_folders(config.model_dump(mode="json", exclude=set(config.arrangement)), names),
         "inputs": {input_name: read_key(path) for input_name, path in inputs.items()},
         "sources": [source_digest(source) for source in sources],
         "code": code_digest(module),
@@ -250,7 +250,7 @@ def _locked(output: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _errors_recorded(output: Path) -> Iterator[None]:
+def errors_recorded(output: Path) -> Iterator[None]:
     """Leave the reason of a failure beside the artifact, for the process that started the step in another process."""
     path = error_path(output)
     path.unlink(missing_ok=True)

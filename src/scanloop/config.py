@@ -1,6 +1,6 @@
 """A run's configuration: one section a step, each value with its type, its range and its default."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -70,11 +70,21 @@ class PretrainConfig(Section):
 class EmbedConfig(Section):
     """How slices become vectors."""
 
+    arrangement: ClassVar[frozenset[str]] = frozenset({"parts", "store"})
+
     batch_size: int = Field(64, ge=1, le=4096)
-    precision: Literal["float32", "bf16", "int8"] = Field(
-        "float32", description="Inside the network; bf16 and int8 are compiled for the CPU, several times faster"
+    precision: Literal["float32", "bf16", "fp16", "int8"] = Field(
+        "float32", description="Inside the network; on a CPU bf16 and int8 are compiled, several times faster"
     )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU, where there is one; int8: no")
     calibration_slices: int = Field(128, ge=1, le=10_000, description="Slices, drawn by seed, that int8 is scaled by")
+    fidelity_slices: int = Field(64, ge=2, le=10_000, description="Slices, drawn by seed, compared with float32")
+    min_cosine: Share = Field(0.99, description="Least cosine of these slices' vectors to those of float32")
+    fall_back: bool = Field(False, description="Below it take the next slower precision instead of refusing")
+    parts: int = Field(1, ge=1, le=1000, description="Tasks that embed at once, a range of shards each")
+    store: str | None = Field(
+        None, description="Folder that all parts see, for vectors by content; the run's by default"
+    )
 
 
 class TriageConfig(Section):

@@ -1,7 +1,7 @@
 """Where images come from: one section a kind of source, and what every section of a configuration shares."""
 
 import re
-from typing import Annotated, Any, Literal, Self, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -16,6 +16,9 @@ class Section(BaseModel):
     """What every section shares: unknown keys are faults, values never change, and a seed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    arrangement: ClassVar[frozenset[str]] = frozenset()
+    """Values that say where and in how many parts to work: they change nothing of what comes out, nor its key."""
 
     seed: int = Field(0, ge=0, description="Seed of every random draw; that of what it stands in unless given here")
 

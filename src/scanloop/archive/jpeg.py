@@ -1,6 +1,7 @@
 """JPEG by libjpeg-turbo without a detour: several times faster than through Pillow."""
 
 import numpy as np
+import numpy.typing as npt
 import simplejpeg
 
 from scanloop.types import Image
@@ -33,8 +34,8 @@ def decode_jpeg(payload: bytes, size: tuple[int, int], short_side_px: int | None
         short_side_px: Least short side that is needed; None for the full size.
 
     Returns:
-        uint8 (h, w) grey or (h, w, 3) RGB, range 0..255; None where the codec complains or the colours are none that
-        it turns into RGB: Pillow then decides, and knows the reason of a fault.
+        uint8 (h, w) where all channels are equal, else (h, w, 3) RGB, range 0..255; None where the codec complains or
+        the colours are none that it turns into RGB: Pillow then decides, and knows the reason of a fault.
     """
     height, width = size
     short = height if height < width else width
@@ -44,8 +45,13 @@ def decode_jpeg(payload: bytes, size: tuple[int, int], short_side_px: int | None
         colours = simplejpeg.decode_jpeg_header(payload)[2]
         if colours not in ("Gray", "YCbCr", "RGB"):
             return None
-        wanted = "GRAY" if colours == "Gray" else "RGB"
+        wanted = "GRAY" if colours == "Gray" else "RGBX"  # words of four bytes: compared three times as fast as triples
         pixels = simplejpeg.decode_jpeg(payload, wanted, **(smaller if factor > 1 else {}))
     except ValueError:
         return None
-    return np.ascontiguousarray(pixels[..., 0]) if wanted == "GRAY" else pixels
+    if wanted == "GRAY":
+        return np.ascontiguousarray(pixels[..., 0])
+    words: npt.NDArray[np.uint32] = pixels.view("<u4")[..., 0]
+    if ((words ^ words >> np.uint32(8)) & np.uint32(0xFFFF)).any():
+        return np.ascontiguousarray(pixels[..., :3])
+    return words.astype(np.uint8)

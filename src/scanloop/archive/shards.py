@@ -117,6 +117,15 @@ def read_png(catalog: Path, location: Location) -> bytes:
         raise ArtifactError(f"{catalog}: {location.shard} is missing; run ingest again") from error
 
 
+def read_slice(catalog: Path, location: Location) -> Image:
+    """Slice at a location, uint8 (h, w) or (h, w, 3), range 0..255.
+
+    Raises:
+        ArtifactError: The shard is missing or does not hold a slice there.
+    """
+    return _decode(read_png(catalog, location), location.shard)
+
+
 def iterate_shards(catalog: Path, manifest: pd.DataFrame) -> Iterator[tuple[str, list[str], list[Image]]]:
     """Slices of some rows of the manifest, shard by shard, in the manifest's order.
 
