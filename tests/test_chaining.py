@@ -9,16 +9,21 @@ from scipy.sparse.csgraph import connected_components
 
 from scanloop.archive.chaining import chaining
 from scanloop.archive.duplicates import hash_pairs
-from scanloop.archive.splits import group_ids, shared_key_links
+from scanloop.archive.splits import group_ids
 
 
-def manifest(hashes: list[int], patients: list[str | None], studies: list[str | None] | None = None) -> pd.DataFrame:
-    ids = [f"{row:016d}" + "0" * 48 for row in range(len(hashes))]
-    links = [(int(left), int(right)) for left, right in hash_pairs(np.array(hashes, dtype=np.uint64), 8)]
-    links += shared_key_links([[patient] if patient else [] for patient in patients])
+def manifest(
+    hashes: list[int | None], patients: list[str | None], studies: list[str | None] | None = None
+) -> pd.DataFrame:
+    telling = np.array([row for row, value in enumerate(hashes) if value is not None])
+    near = telling[hash_pairs(np.array([hashes[row] for row in telling], dtype=np.uint64), 8)]
+    same = [[a, b] for a, one in enumerate(patients) for b, other in enumerate(patients) if one and one == other]
+    links = np.concatenate([near, np.array(same, dtype=np.int64).reshape(-1, 2)])
+    groups = group_ids(np.arange(len(hashes), dtype=np.uint64), links)
     return pd.DataFrame({
-        "slice_id": ids, "phash": [f"{value:016x}" for value in hashes], "patient_id": patients,
-        "study_id": studies or [None] * len(ids), "site": None, "group_id": group_ids(ids, links),
+        "slice_id": [f"{row:016x}" + "0" * 48 for row in range(len(hashes))],
+        "phash": [None if value is None else f"{value:016x}" for value in hashes], "patient_id": patients,
+        "study_id": studies or [None] * len(hashes), "site": None, "group_id": [f"{group:016x}" for group in groups],
     }, dtype=object)  # fmt: skip
 
 
@@ -43,6 +48,11 @@ def test_each_cause_is_counted_alone_and_the_group_is_what_all_of_them_join() ->
     assert "6 slices, 67% of the archive" in warning
     assert "near-duplicates, 4 slices" in warning
     assert found.warning(0.7) is None
+
+
+def test_blank_slices_of_one_patient_are_no_chain() -> None:
+    found = chaining(table := manifest([None, None, None, *FAR[:2]], ["p", "p", "p", "p", None]), sources(table), 8)
+    assert (found.slices, found.near_duplicates) == (4, 1)
 
 
 def test_an_archive_without_patients_or_copies_has_groups_of_one() -> None:

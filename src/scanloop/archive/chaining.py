@@ -88,8 +88,11 @@ def _longest_chain(manifest: pd.DataFrame, sizes: pd.Series, bits: int) -> int:
     for group, size in sizes.items():
         if size <= longest:
             break
-        hashes = np.array([int(value or "0", 16) for value in members.get_group(group)], dtype=np.uint64)
+        telling = members.get_group(group).dropna()
+        if len(telling) <= longest:
+            continue
+        hashes = np.array([int(value, 16) for value in telling], dtype=np.uint64)
         left, right = hash_pairs(hashes, bits).T
-        links = coo_array((np.ones(len(left), dtype=bool), (left, right)), shape=(size, size))
+        links = coo_array((np.ones(len(left), dtype=bool), (left, right)), shape=(len(hashes), len(hashes)))
         longest = max(longest, int(np.bincount(connected_components(links, directed=False)[1]).max()))
     return longest

@@ -119,9 +119,11 @@ def known_pairs(manifest: pd.DataFrame, bits: int, seed: int) -> Labels:
     Returns:
         int64 (pairs, 2), at most `KNOWN_PAIRS`, one a group where groups are many.
     """
-    codes = pd.factorize(manifest["group_id"])[0]
+    telling = np.flatnonzero(manifest["phash"].notna().to_numpy())  # blank slices have no hash
+    codes = pd.factorize(manifest["group_id"])[0][telling]
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    order = telling[order]
     members = [part for part in np.split(order, starts[1:]) if len(part) > 1]
     draw = np.random.default_rng(seed)
     chosen = draw.permutation(len(members))[:KNOWN_PAIRS]
