@@ -10,6 +10,7 @@ from pathlib import Path
 from scanloop.artifacts import is_exempt, write_bytes, write_json
 from scanloop.build import scratch, step
 from scanloop.config import OracleConfig
+from scanloop.provenance import Source
 
 MUTATIONS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"}
 LOG = "bodies.txt"
@@ -27,7 +28,7 @@ def log_of(output: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-@step("promotion", sources=lambda _: [os.environ.get("TOY_SOURCE")])
+@step("promotion", sources=lambda _: [Source(path)] if (path := os.environ.get("TOY_SOURCE")) else [])
 def toy(config: OracleConfig, *, labels: Path | None = None, output: Path) -> ToySummary:
     checkpoint = scratch(output) / "half"
     with (output.parent / LOG).open("a") as log:
