@@ -115,7 +115,7 @@ def measure(archive: Archive) -> dict[str, float]:
         ingest_seconds, ingest_mb = alone(ingest_step, archive, folder)
         alone(encoder_step, archive, folder)
         embed_seconds, embed_mb = alone(embed_step, folder)
-        objects = sum(path.is_file() for one in ("catalog", "embeddings") for path in (folder / one).rglob("*"))
+        objects = sum(path.is_file() for path in folder.rglob("*"))
         stored = sum(path.stat().st_size for path in (folder / "catalog" / "shards").iterdir())
     return {
         "slices": archive.slices,
