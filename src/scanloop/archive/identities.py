@@ -91,6 +91,12 @@ class Disguise:
         """Stand-in of a place."""
         return self._pseudonyms.site(site)
 
+    def remember(self, uri: str, patient: str | None, study: str | None) -> None:
+        """Take over the stand-ins that an earlier catalog holds for a file."""
+        if patient:
+            self._patient_of[uri] = patient
+        self._studies.update([study] if study else [])
+
     def is_forgotten(self, patient_id: str | None) -> bool:
         """Whether this patient was erased, and so must not come in again."""
         return self._pseudonyms.patient(patient_id) in self._forgotten

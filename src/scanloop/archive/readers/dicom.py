@@ -1,6 +1,7 @@
 """DICOM objects in a directory or a tar: each frame an image, each object without one a row of the quarantine."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from scanloop.archive.dicom.identity import HiddenIdentities, Identity, OpenIden
 from scanloop.archive.dicom.process import DicomProcess, Part
 from scanloop.archive.readers.files import MAX_FILE_BYTES, SourceFile, list_files
 from scanloop.archive.readers.labels import read_labels
-from scanloop.archive.readers.record import Frame, RawImage
+from scanloop.archive.readers.record import Frame, Known, RawImage
 from scanloop.config import IngestConfig
 from scanloop.errors import ArchiveError, ImageError
 from scanloop.sources import DicomSource
@@ -21,7 +22,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def read_dicom(
-    config: IngestConfig, evidence: dict[str, Any], is_known: Callable[[str, str | None], bool]
+    config: IngestConfig, evidence: dict[str, Any], recall: Callable[[str, str | None], Known | None]
 ) -> Iterator[RawImage]:
     """Every frame of every file, whatever its name, sorted by uri; a frame is decoded when its slice is new.
 
@@ -32,7 +33,7 @@ def read_dicom(
     Args:
         config: Source and limits.
         evidence: Is filled, when all has been read, with what de-identification did.
-        is_known: Whether all frames of a file came in earlier; it is then not opened.
+        recall: What is known of a file, all frames of which came in earlier; it is then not opened.
 
     Raises:
         ArchiveError: The path is missing, the tar is broken, there is no file, or the table of labels cannot be read.
@@ -49,19 +50,30 @@ def read_dicom(
     named = sorted((identities.uri(file.inside), file) for file in files)
     with DicomProcess(min_side_px=config.min_side_px, max_pixels=config.max_pixels) as process:
         for uri, file in named:
-            if is_known(uri, file.version):
+            version = _seen(source, labels, file)
+            if (known := recall(uri, version)) is not None:
+                identities.remember(uri, known)
                 continue
             try:
                 part, facts = _open(process, file, source)
                 identity = identities.identity(uri, facts)
             except ImageError as error:
-                yield RawImage(uri, b"", fault=error, version=file.version)
+                yield RawImage(uri, b"", fault=error, version=version)
                 continue
             if identity is None:  # of a patient who was erased
                 continue
             for image in _images(process, uri, part, facts, identity, _label(labels, file, facts)):
-                yield replace(image, version=file.version, file=uri)
+                yield replace(image, version=version, file=uri)
     evidence.update(identities.finish())
+
+
+def _seen(source: DicomSource, labels: tuple[str, dict[str, str]], file: SourceFile) -> str | None:
+    """Version of a file and of what its images' facts depend on beside it."""
+    key, label_of = labels
+    told = label_of.get(file.inside) if key == "path" else sorted(label_of.items())
+    options = (source.modalities, source.max_frames, source.modified_dates, source.patient_characteristics)
+    facts = json.dumps([told, options]).encode()
+    return file.version and f"{file.version}:{hashlib.sha256(facts).hexdigest()}"
 
 
 def _images(
