@@ -12,7 +12,7 @@ from scanloop.errors import ImageError
 from scanloop.types import Image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One frame of a file whose frames are decoded one by one, and only when they are new.
 
@@ -28,7 +28,7 @@ class Frame:
     load: Callable[[], tuple[npt.NDArray[np.float32], int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Later:
     """A file that is listed but not read: its bytes come when they are asked for.
 
@@ -52,7 +52,7 @@ Payload: TypeAlias = bytes | Image | Frame | Later
 """What an image is made from, at hand or not."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RawImage:
     """One image of a source, not yet decoded.
 
