@@ -14,11 +14,14 @@ from stored import stored_slices
 from scanloop.archive import intake
 from scanloop.archive.decode import encode_png
 from scanloop.archive.deidentify import Pseudonyms, map_files, read_key, remember_forgotten
+from scanloop.archive.dicom.facts import Facts
+from scanloop.archive.dicom.process import DicomProcess, Part
 from scanloop.archive.intake import Prepared
 from scanloop.archive.journal import Journal
 from scanloop.artifacts import is_exempt, read_json, read_table
-from scanloop.config import DicomSource, FolderSource, IngestConfig, TableSource
+from scanloop.config import IngestConfig
 from scanloop.errors import ConfigError, ImageError
+from scanloop.sources import DicomSource, FolderSource, TableSource
 from scanloop.steps.ingest import ingest
 
 FACTS = [
@@ -44,6 +47,12 @@ def archive(root: Path) -> Path:
 def place(path: Path, payload: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(payload)
+
+
+def leave_alone(folder: Path, name: str) -> None:
+    for path in folder.iterdir():
+        if path.name != name:
+            path.unlink()
 
 
 def folder(root: Path, **changes: Any) -> IngestConfig:
@@ -89,7 +98,7 @@ def dying_at(commit_number: int) -> Callable[[Journal], None]:
     return commit
 
 
-CHANGES: dict[str, Callable[[Path], None]] = {
+CHANGES: dict[str, Callable[[Path], object]] = {
     "a class is corrected": lambda root: shutil.move(root / "labelled/a/p00_0.png", root / "labelled/b/p00_0.png"),
     "a file gets another patient": lambda root: shutil.move(
         root / "labelled/b/p02_4.png", root / "labelled/b/p07_4.png"
@@ -99,11 +108,9 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "a label is contradicted": lambda root: place(root / "labelled/a/p09_z.png", png(1)),
     "a file breaks": lambda root: place(root / "labelled/a/p03_6.png", b"broken now"),
     "a file is mended": lambda root: place(root / "unlabelled/broken.png", png(50)),
-    "the last files go": lambda root: [
-        path.unlink() for path in (root / "unlabelled").iterdir() if path.name != "p03_copy.png"
-    ],
+    "the last files go": lambda root: leave_alone(root / "unlabelled", "p03_copy.png"),
     "the labels to keep are drawn anew": lambda root: [
-        place(root / "labelled" / "b" / f"p{row}_.png", png(row)) for row in range(60, 70)
+        (root / "labelled" / "b" / f"p{row}_.png").write_bytes(png(row)) for row in range(60, 70)
     ],
 }
 
@@ -113,7 +120,8 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 def test_an_extension_says_what_a_fresh_ingest_says(change: str, kind: str, tmp_path: Path) -> None:
     root = archive(tmp_path / "archive")
     key = {"key_file": str(tmp_path / "key" / "key"), "deidentify": True}
-    config = folder(root, **{"open": {}, "hidden": key, "few labels": {"labelled": 6}}[kind])
+    kinds: dict[str, dict[str, Any]] = {"open": {}, "hidden": key, "few labels": {"labelled": 6}}
+    config = folder(root, **kinds[kind])
     runs = tmp_path / "runs"
     ingest(config, output=runs / "old")
     CHANGES[change](root)
@@ -251,3 +259,21 @@ def test_a_kill_within_an_object_of_which_a_frame_is_refused_is_survived(
                 ingest(config, output=output)
         ingest(config, output=output)
         assert file_bytes(output) == file_bytes(tmp_path / "runs" / "whole")
+
+
+def test_an_object_that_goes_while_the_archive_is_read_is_quarantined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = objects(tmp_path / "archive")
+    whole = DicomProcess.facts
+
+    def taking_away(process: DicomProcess, part: Part) -> Facts:
+        facts = whole(process, part)
+        if part.path.name == "4.dcm":
+            (root / "4.dcm").unlink()
+        return facts
+
+    monkeypatch.setattr(DicomProcess, "facts", taking_away)
+    ingest(dicom(tmp_path, deidentify=False), output=tmp_path / "runs" / "catalog")
+    quarantine = read_table(tmp_path / "runs" / "catalog", "quarantine.parquet")
+    assert quarantine[["uri", "reason"]].to_numpy().tolist() == [["archive/4.dcm", "unreadable"]]

@@ -11,9 +11,10 @@ import pytest
 from scanloop.archive import journal
 from scanloop.archive.readers.files import list_files
 from scanloop.archive.readers.folder import read_folder
-from scanloop.config import FolderSource, IngestConfig, SyntheticSource
+from scanloop.config import IngestConfig
 from scanloop.errors import ArtifactError
 from scanloop.provenance import Source, source_digest
+from scanloop.sources import FolderSource, SyntheticSource
 from scanloop.steps.ingest import ingest
 
 FILES = 2000

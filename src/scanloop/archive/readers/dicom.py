@@ -56,13 +56,15 @@ def read_dicom(
                 continue
             try:
                 part, facts = _open(process, file, source)
+                sha256 = _digest(part)
                 identity = identities.identity(uri, facts)
             except ImageError as error:
                 yield RawImage(uri, b"", fault=error, version=version)
                 continue
             if identity is None:  # of a patient who was erased
                 continue
-            for image in _images(process, uri, part, facts, identity, _label(labels, file, facts)):
+            label = _label(labels, file, facts)
+            for image in _images(uri, _frames(process, part, facts, sha256), facts, identity, label):
                 yield replace(image, version=version, file=uri)
     evidence.update(identities.finish())
 
@@ -77,9 +79,9 @@ def _seen(source: DicomSource, labels: tuple[str, dict[str, str]], file: SourceF
 
 
 def _images(
-    process: DicomProcess, uri: str, part: Part, facts: Facts, identity: Identity, label: str | None
+    uri: str, frames: Iterator[Frame], facts: Facts, identity: Identity, label: str | None
 ) -> Iterator[RawImage]:
-    for index, frame in enumerate(_frames(process, part, facts)):
+    for index, frame in enumerate(frames):
         yield RawImage(
             uri=f"{uri}#{index}" if facts.frames > 1 else uri,
             payload=frame,
@@ -116,17 +118,19 @@ def _open(process: DicomProcess, file: SourceFile, source: DicomSource) -> tuple
     return part, facts
 
 
-def _frames(process: DicomProcess, part: Part, facts: Facts) -> Iterator[Frame]:
-    sha256 = _digest(part)
+def _frames(process: DicomProcess, part: Part, facts: Facts, sha256: str) -> Iterator[Frame]:
     for index in range(facts.frames):
         yield Frame(sha256, part.size if index == 0 else 0, partial(process.frame, part, index))
 
 
 def _digest(part: Part) -> str:
     digest, left = hashlib.sha256(), part.size
-    with part.path.open("rb") as file:
-        file.seek(part.offset)
-        while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
-            digest.update(chunk)
-            left -= len(chunk)
+    try:
+        with part.path.open("rb") as file:
+            file.seek(part.offset)
+            while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
+                digest.update(chunk)
+                left -= len(chunk)
+    except OSError as error:  # gone since its header was read; its own words name a path
+        raise ImageError("unreadable", f"it is gone, or cannot be read any more ({type(error).__name__})") from error
     return digest.hexdigest()

@@ -122,9 +122,9 @@ def _list_directory(root: Path) -> list[SourceFile]:
             lies = {"place": root, "is_below": True} if inside == name else {"place": path}
             if path.is_file():
                 status = path.stat()
-                files.append(SourceFile(inside, size=status.st_size, version=_version(status), **lies))  # type: ignore[arg-type]
+                files.append(SourceFile(inside, size=status.st_size, version=_version(status), **lies))
             else:
-                files.append(SourceFile(inside, fault="not a regular file, or a link to nothing", **lies))  # type: ignore[arg-type]
+                files.append(SourceFile(inside, fault="not a regular file, or a link to nothing", **lies))
     except OSError as error:
         raise ArchiveError(f"{error.filename}: cannot be listed ({error.strerror}); grant read access") from error
     files.sort(key=itemgetter(0))
