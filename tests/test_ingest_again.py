@@ -49,7 +49,8 @@ def test_an_archive_that_grew_is_read_only_where_it_is_new(tmp_path: Path, monke
         patch.setattr(files, "read_bytes", recording(files.read_bytes, read))
         ingest(extended, output=tmp_path / "new")
     names = {path.relative_to(root).as_posix() for path in read}
-    assert names == {"unlabelled/new.png", "unlabelled/copy.png", "labelled/normal/new.png", "unlabelled/broken.png"}
+    news = {"unlabelled/new.png", "unlabelled/copy.png", "labelled/normal/new.png", "unlabelled/broken.png"}
+    assert names == news | {"labelled/cancer/0.png"}, "and of what a new image is a copy of"
     fresh = ingest(config, output=tmp_path / "fresh")
     grown, whole = (stored(tmp_path / name) for name in ("new", "fresh"))
     assert grown == whole

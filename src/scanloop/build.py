@@ -1,11 +1,13 @@
 """How a step makes its artifact: found when it is there, locked while it is made, whole or absent whenever it dies."""
 
+import errno
 import functools
 import inspect
 import json
 import logging
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -255,7 +257,8 @@ def errors_recorded(output: Path) -> Iterator[None]:
     path = error_path(output)
     path.unlink(missing_ok=True)
     try:
-        yield
+        with _space_named(output):
+            yield
     except Exception as error:
         known = isinstance(error, ScanloopError)
         code = error.exit_code if isinstance(error, ScanloopError) else ScanloopError.exit_code
@@ -263,6 +266,18 @@ def errors_recorded(output: Path) -> Iterator[None]:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, json.dumps({"error": type(error).__name__, "message": message, "exit_code": code}).encode())
         raise
+
+
+@contextmanager
+def _space_named(output: Path) -> Iterator[None]:
+    """Say in one line that a disk is full: of a file system, or of the database of an ingest's journal."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        of_database = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        if not of_database and getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ArtifactError(f"{output}: no space is left; free some and run again: it continues") from error
 
 
 def error_path(output: Path) -> Path:

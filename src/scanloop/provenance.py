@@ -62,7 +62,10 @@ def source_digest(source: Source) -> str:
         return file_digest(path)
     if (record := path / "artifact.json").is_file():
         return file_digest(record)
-    return digest([[os.fsencode(file.relative_to(path)).hex(), *_stamp(file)] for file in files_below(path)])
+    total = hashlib.sha256()  # of one file after the other: a list of millions would hold gigabytes
+    for file in files_below(path):
+        total.update(json.dumps([os.fsencode(file.relative_to(path)).hex(), *_stamp(file)]).encode() + b"\n")
+    return total.hexdigest()
 
 
 def _stamp(file: Path) -> tuple[int, int | str]:

@@ -36,7 +36,7 @@ FROM slices ORDER BY row
 _OTHERS = {
     "sources.parquet": """
         SELECT lower(hex(slices.slice_id)) AS slice_id, uri, images.label AS given_label, bytes
-        FROM images JOIN slices USING (row) ORDER BY images.row, number""",
+        FROM images JOIN slices USING (row) ORDER BY images.row, uri""",
     "quarantine.parquet": "SELECT uri, reason, detail FROM images WHERE row IS NULL ORDER BY uri",
     "hidden_labels.parquet": """
         SELECT lower(hex(slice_id)) AS slice_id, hidden_label AS label FROM slices
@@ -49,14 +49,12 @@ _OTHERS = {
 
 
 def drop_unusable(journal: Journal, catalog: Path) -> None:
-    """Take out what has left the archive since the base, and bytes that stand under two labels, which are quarantined.
+    """Take out slices that have left the archive since the base, and bytes under two labels, which are quarantined.
 
     Slices that no image stands for any more leave their shards, which are written again.
     """
-    journal.change("DELETE FROM images WHERE file IN (SELECT number FROM files WHERE NOT is_there)")
-    journal.change("DELETE FROM files WHERE NOT is_there")
     conflicting = "SELECT row FROM images WHERE row IS NOT NULL GROUP BY row HAVING count(DISTINCT label) > 1"
-    labels = "SELECT uri, label FROM images WHERE row = ? AND label IS NOT NULL ORDER BY number"
+    labels = "SELECT uri, label FROM images WHERE row = ? AND label IS NOT NULL ORDER BY uri"
     for (row,) in list(journal.query(conflicting)):
         given = " and ".join(f"{label} ({uri})" for uri, label in journal.query(labels, (row,)))
         refused = "UPDATE images SET row = NULL, reason = 'conflicting_labels', detail = ? WHERE row = ?"

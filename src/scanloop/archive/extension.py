@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from scanloop.archive.deidentify import read_forgotten
+from scanloop.archive.identities import is_hidden
 from scanloop.archive.journal import Journal
 from scanloop.archive.shards import FOLDER
 from scanloop.archive.splits import SPLITS
@@ -44,6 +46,7 @@ def take_over(journal: Journal, base: Path, output: Path, config: IngestConfig) 
     for name in _DECIDES:
         if facts[name] != (wanted := getattr(config, name)):
             raise ConfigError(f"ingest.{name}: {wanted}, but the slices of {base} were made with {facts[name]}")
+    _refuse_otherwise_hidden(base, config)
     row = 0
     for frame in iterate_table(base, "manifest"):
         _take_slices(journal, frame, row)
@@ -58,7 +61,29 @@ def take_over(journal: Journal, base: Path, output: Path, config: IngestConfig) 
     for shard, digest in facts["shards"].items():
         journal.change("INSERT INTO shards VALUES (?, ?)", (shard, digest))
         _link(base / FOLDER / shard, output / FOLDER / shard)
+    _doubt_forgotten(journal, config)
     journal.begin_own(row)
+
+
+def _refuse_otherwise_hidden(base: Path, config: IngestConfig) -> None:
+    """Return if text was looked for in the base's slices as it would be in new ones, and names were hidden alike."""
+    made = read_json(base / "artifact.json")["config"]["source"]
+    wanted = config.source.model_dump(mode="json")
+    for name in ("deidentify", "burned_in") if is_hidden(config.source) else ("deidentify",):
+        if wanted.get(name, False) != made.get(name, False):
+            raise ConfigError(
+                f"ingest.source.{name}: {wanted.get(name, False)}, but {base} was made with {made.get(name, False)}; "
+                "ingest without a base"
+            )
+
+
+def _doubt_forgotten(journal: Journal, config: IngestConfig) -> None:
+    """Files of patients who were erased since the base are asked for again, and then left out."""
+    if is_hidden(config.source):
+        sql = "SELECT file FROM images JOIN slices USING (row) WHERE patient_id = ?"
+        forgotten = read_forgotten(Path(getattr(config.source, "key_file", "")))
+        doubted = f"UPDATE files SET is_whole = 0 WHERE number IN ({sql})"  # noqa: S608  # no input
+        journal.change_each(doubted, ((patient,) for patient in sorted(forgotten)))
 
 
 def _take_slices(journal: Journal, frame: pd.DataFrame, first: int) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -78,7 +79,7 @@ class Disguise:
         """Stand-in of the patient whom a file shows."""
         patient = self._pseudonyms.patient(patient_id)
         if patient:
-            self._patient_of[uri] = patient
+            self._patient_of[uri] = sys.intern(patient)  # of many files
         return patient
 
     def study(self, study_id: str | None) -> str | None:
@@ -90,6 +91,12 @@ class Disguise:
     def site(self, site: str | None) -> str | None:
         """Stand-in of a place."""
         return self._pseudonyms.site(site)
+
+    def remember(self, uri: str, patient: str | None, study: str | None) -> None:
+        """Take over the stand-ins that an earlier catalog holds for a file."""
+        if patient:
+            self._patient_of[uri] = sys.intern(patient)
+        self._studies.update([study] if study else [])
 
     def is_forgotten(self, patient_id: str | None) -> bool:
         """Whether this patient was erased, and so must not come in again."""

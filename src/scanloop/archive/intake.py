@@ -100,7 +100,7 @@ class Intake:
         self._commit()
 
     def _unknown(self, images: Iterable[RawImage]) -> Iterator[RawImage]:
-        return (raw for raw in images if not self._journal.recall(raw.file or raw.uri, raw.version))
+        return (raw for raw in images if not self._journal.recall(raw.file or raw.uri, raw.seen()))
 
     def _decoded_ahead(self, images: Iterable[RawImage]) -> Iterator[_Candidate]:
         """Images in their order, each decoded by then."""
@@ -170,7 +170,7 @@ class Intake:
         name = raw.file or raw.uri
         if self._file is None or self._file[0] != name:
             self._end_file()
-            self._file = name, self._journal.begin_file(name, raw.version)
+            self._file = name, self._journal.begin_file(name, raw.seen())
         return self._file[1]
 
     def _end_file(self) -> None:

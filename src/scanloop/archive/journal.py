@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from scanloop.archive.readers.record import RawImage
+from scanloop.archive.burned_in import ATTRIBUTE
+from scanloop.archive.readers.record import Known, RawImage
 from scanloop.archive.shards import Location
 from scanloop.archive.splits import SPLITS
 
@@ -40,12 +41,18 @@ CREATE TABLE attributes (row INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NO
 CREATE TABLE shards (name TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE rewrites (shard TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE own (first_row INTEGER NOT NULL);
+CREATE TABLE unsettled (row INTEGER PRIMARY KEY);
 CREATE VIEW orphans AS SELECT row, shard FROM slices WHERE row NOT IN (SELECT row FROM images WHERE row IS NOT NULL);
 CREATE VIEW named AS
     SELECT 'groups' AS kind, printf('%016llx', group_id) AS name, split FROM slices
     UNION SELECT 'patients', iif(site IS NULL, patient_id, site || '/' || patient_id), split FROM slices
     WHERE patient_id IS NOT NULL;
 """
+_HALF_KNOWN = """
+    SELECT DISTINCT row FROM unsettled JOIN images USING (row) JOIN files ON files.number = images.file
+    WHERE NOT files.is_new ORDER BY row
+"""
+"""Slices of which some images, and not all, were read since the base."""
 _CACHE_KIB = 4096
 _FETCHED_ROWS = 4096
 
@@ -99,6 +106,9 @@ class Journal:
         self.rows = int(self.one("SELECT coalesce(max(row) + 1, 0) FROM slices"))
         begun = self.one("SELECT first_row FROM own")
         self.first_own_row, self.has_begun = int(begun or 0), begun is not None
+        self.rows = max(self.rows, self.first_own_row)  # the base's last slices may have left
+        # A file that was cut short comes once more, whole: what was refused of it must be found out once more.
+        self.change("DELETE FROM images WHERE file IN (SELECT number FROM files WHERE is_new AND NOT is_whole)")
 
     def begin_own(self, first_row: int) -> None:
         """All rows from here on are this ingest's own; those before are the base's."""
@@ -151,15 +161,22 @@ class Journal:
         self.change("UPDATE files SET is_there = 1 WHERE number = ?", (number,))
         return True
 
-    def recall_base(self, file: str, version: str | None) -> bool:
-        """As `recall`, for what the base brought alone."""
+    def recall_base(self, file: str, version: str | None) -> Known | None:
+        """As `recall`, for what the base brought alone: whom it shows."""
         is_new = self.one("SELECT is_new FROM files WHERE file = ?", (file,))
-        return is_new == 0 and self.recall(file, version)
+        if is_new != 0 or not self.recall(file, version):
+            return None
+        sql = (
+            "SELECT patient_id, study_id FROM files JOIN images ON images.file = files.number JOIN slices USING (row) "
+            "WHERE files.file = ? ORDER BY images.number LIMIT 1"
+        )
+        return Known(*(self._database.execute(sql, (file,)).fetchone() or (None, None)))
 
     def begin_file(self, file: str, version: str | None) -> int:
         """Number of a file whose images come now; what is known of them from before goes."""
         number: int | None = self.one("SELECT number FROM files WHERE file = ?", (file,))
         if number is not None:
+            self._unsettle("SELECT row FROM images WHERE file = ?", (number,))
             self.change("DELETE FROM images WHERE file = ?", (number,))
         sql = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, 1, 0, 1)"
         added = self._database.execute(sql, (number, file, _stamp(version))).lastrowid
@@ -194,6 +211,8 @@ class Journal:
 
     def add_image(self, raw: RawImage, file: int, nbytes: int, row: int) -> None:
         """A uri under which a slice stands, and what it says of it; of single facts the first one stays."""
+        if row < self.first_own_row:
+            self._unsettle("SELECT ? AS row", (row,))
         self.change(
             "INSERT INTO images (uri, file, row, label, bytes) VALUES (?, ?, ?, ?, ?)",
             (raw.uri, file, row, raw.label, nbytes),
@@ -210,6 +229,40 @@ class Journal:
             if name is not None:
                 self.change("INSERT OR IGNORE INTO links VALUES (?, ?)", (json.dumps([kind, raw.site, name]), row))
         self._add_attributes(row, raw.attributes)
+
+    def settle(self) -> bool:
+        """Forget the files that went, and say whether the source must be read once more.
+
+        The base tells what its slices say, not which of their images said it. Where such a slice lost an image or got
+        another, what the base said of it no longer counts, and all of its images are read again.
+        """
+        self._unsettle("SELECT row FROM images WHERE file IN (SELECT number FROM files WHERE NOT is_there)")
+        self.change("DELETE FROM images WHERE file IN (SELECT number FROM files WHERE NOT is_there)")
+        self.change("DELETE FROM files WHERE NOT is_there")
+        rows = [row for (row,) in self.query(_HALF_KNOWN)]
+        for row in rows:
+            self._strip(row)
+        again = "UPDATE files SET is_whole = 0, is_there = 0 WHERE number IN (SELECT file FROM images WHERE row = ?)"
+        self.change_each(again, ((row,) for row in rows))
+        self.commit()
+        return bool(rows)
+
+    def _unsettle(self, rows: str, values: tuple[Any, ...] = ()) -> None:
+        """What slices of the base, which a query gives, say is to come from their images; once a slice."""
+        new = f"SELECT row FROM ({rows}) WHERE row < ? EXCEPT SELECT row FROM unsettled"  # noqa: S608  # no input
+        for (row,) in list(self.query(new, (*values, self.first_own_row))):
+            self.change("INSERT INTO unsettled VALUES (?)", (row,))
+            self._strip(row)
+
+    def _strip(self, row: int) -> None:
+        """Take from a slice what its images said of it; how held out it was, and its group's others, stay."""
+        sql = "SELECT site, patient_id, study_id FROM slices WHERE row = ?"
+        site, *names = self._database.execute(sql, (row,)).fetchone()
+        keys = [(json.dumps([kind, site, name]), row) for kind, name in zip(("patient", "study"), names, strict=True)]
+        self.change_each("DELETE FROM links WHERE key = ? AND row = ?", keys)
+        facts = "patient_id = NULL, study_id = NULL, site = NULL, modality = NULL, hidden_label = NULL"
+        self.change(f"UPDATE slices SET {facts} WHERE row = ?", (row,))  # noqa: S608  # no input
+        self.change("DELETE FROM attributes WHERE row = ? AND name != ?", (row, ATTRIBUTE))
 
     def _add_attributes(self, row: int, attributes: Mapping[str, str]) -> None:
         rows = [(row, name, value) for name, value in sorted(attributes.items())]

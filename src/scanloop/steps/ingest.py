@@ -139,9 +139,12 @@ def _take_in(config: IngestConfig, journal: Journal, output: Path, evidence: dic
             path.unlink()
     thumbnails = ThumbnailFile(scratch(output) / "thumbnails.u8", journal.rows - journal.first_own_row)
     intake = Intake(config, journal, ShardWriter(output, config.shard_slices, digests), thumbnails)
-    images = intake.take(read(config, evidence, journal.recall_base))
-    for _ in tqdm(images, desc="ingest", unit=" images", mininterval=0.2 if sys.stderr.isatty() else 5):
-        pass
+    unsettled = True
+    while unsettled:
+        images = intake.take(read(config, evidence, journal.recall_base))
+        for _ in tqdm(images, desc="ingest", unit=" images", mininterval=0.2 if sys.stderr.isatty() else 5):
+            pass
+        unsettled = journal.settle()
     drop_unusable(journal, output)
     return thumbnails
 

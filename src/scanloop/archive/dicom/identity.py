@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from scanloop.archive.deidentify import parse_age, parse_day
 from scanloop.archive.dicom.facts import ELEMENTS, Facts
 from scanloop.archive.identities import Disguise
+from scanloop.archive.readers.record import Known
 from scanloop.errors import ImageError
 from scanloop.sources import DicomSource
 
@@ -40,6 +41,9 @@ class OpenIdentities:
     def identity(self, _uri: str, facts: Facts) -> Identity | None:
         """What the header says."""
         return Identity(facts.patient_id, facts.study_id, facts.modality, _said(facts))
+
+    def remember(self, _uri: str, _known: Known) -> None:
+        """Nothing is to be told of a file that came in earlier."""
 
     def finish(self) -> dict[str, Any]:
         """Nothing was withheld."""
@@ -81,11 +85,17 @@ class HiddenIdentities:
         disguise.check(said, ids)
         return identity
 
+    def remember(self, uri: str, known: Known) -> None:
+        """Put into the map whom a file shows that came in earlier and is not opened again."""
+        self._disguise.remember(uri, known.patient_id, known.study_id)
+        self._counts["objects_of_base"] += 1
+
     def finish(self) -> dict[str, Any]:
         """Write the map, and return the evidence as a JSON-able mapping."""
         return self._disguise.finish() | {
             "read_from_headers": sorted(ELEMENTS.values()),
             "objects": self._counts["objects"],
+            "objects_of_base": self._counts["objects_of_base"],
             "elements_withheld": self._counts["elements"] - self._disguise.kept_values,
             "burned_in_annotation": dict(sorted(self._burned_in.items())),
         }

@@ -8,7 +8,7 @@ from scanloop.archive.readers.folder import read_folder
 from scanloop.archive.readers.hiding import hide
 from scanloop.archive.readers.medmnist import read_medmnist
 from scanloop.archive.readers.npz import read_npz
-from scanloop.archive.readers.record import RawImage
+from scanloop.archive.readers.record import Known, RawImage
 from scanloop.archive.readers.synthetic import read_synthetic
 from scanloop.archive.readers.table import read_table
 from scanloop.config import IngestConfig
@@ -20,15 +20,15 @@ __all__ = ["RawImage", "read"]
 def read(
     config: IngestConfig,
     evidence: dict[str, Any] | None = None,
-    is_known: Callable[[str, str | None], bool] = lambda *_: False,
+    recall: Callable[[str, str | None], Known | None] = lambda *_: None,
 ) -> Iterator[RawImage]:
     """Images of the configured source, one after the other, sorted by uri; memory does not grow with their bytes.
 
     Args:
         config: Source and limits.
         evidence: Is filled, when all has been read, with what de-identification did, if anything.
-        is_known: Whether all images of a file, by its uri and version, came in earlier: a file that must be opened to
-            list its images is then left closed, and its images do not come.
+        recall: What is known of a file, by its uri and version, all images of which came in earlier: a file that must
+            be opened to list its images is then left closed, and its images do not come. None of other files.
 
     Raises:
         ArchiveError: The source is missing, is not what its kind says, or holds no image.
@@ -44,7 +44,7 @@ def read(
     if isinstance(config.source, MedmnistSource):
         return read_medmnist(config.source)
     if isinstance(config.source, DicomSource):
-        return read_dicom(config, evidence, is_known)
+        return read_dicom(config, evidence, recall)
     return read_synthetic(config)
 
 

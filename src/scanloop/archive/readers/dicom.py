@@ -1,6 +1,7 @@
 """DICOM objects in a directory or a tar: each frame an image, each object without one a row of the quarantine."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from scanloop.archive.dicom.identity import HiddenIdentities, Identity, OpenIden
 from scanloop.archive.dicom.process import DicomProcess, Part
 from scanloop.archive.readers.files import MAX_FILE_BYTES, SourceFile, list_files
 from scanloop.archive.readers.labels import read_labels
-from scanloop.archive.readers.record import Frame, RawImage
+from scanloop.archive.readers.record import Frame, Known, RawImage
 from scanloop.config import IngestConfig
 from scanloop.errors import ArchiveError, ImageError
 from scanloop.sources import DicomSource
@@ -21,7 +22,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def read_dicom(
-    config: IngestConfig, evidence: dict[str, Any], is_known: Callable[[str, str | None], bool]
+    config: IngestConfig, evidence: dict[str, Any], recall: Callable[[str, str | None], Known | None]
 ) -> Iterator[RawImage]:
     """Every frame of every file, whatever its name, sorted by uri; a frame is decoded when its slice is new.
 
@@ -32,7 +33,7 @@ def read_dicom(
     Args:
         config: Source and limits.
         evidence: Is filled, when all has been read, with what de-identification did.
-        is_known: Whether all frames of a file came in earlier; it is then not opened.
+        recall: What is known of a file, all frames of which came in earlier; it is then not opened.
 
     Raises:
         ArchiveError: The path is missing, the tar is broken, there is no file, or the table of labels cannot be read.
@@ -49,25 +50,38 @@ def read_dicom(
     named = sorted((identities.uri(file.inside), file) for file in files)
     with DicomProcess(min_side_px=config.min_side_px, max_pixels=config.max_pixels) as process:
         for uri, file in named:
-            if is_known(uri, file.version):
+            version = _seen(source, labels, file)
+            if (known := recall(uri, version)) is not None:
+                identities.remember(uri, known)
                 continue
             try:
                 part, facts = _open(process, file, source)
+                sha256 = _digest(part)
                 identity = identities.identity(uri, facts)
             except ImageError as error:
-                yield RawImage(uri, b"", fault=error, version=file.version)
+                yield RawImage(uri, b"", fault=error, version=version)
                 continue
             if identity is None:  # of a patient who was erased
                 continue
-            for image in _images(process, uri, part, facts, identity, _label(labels, file, facts)):
-                yield replace(image, version=file.version, file=uri)
+            label = _label(labels, file, facts)
+            for image in _images(uri, _frames(process, part, facts, sha256), facts, identity, label):
+                yield replace(image, version=version, file=uri)
     evidence.update(identities.finish())
 
 
+def _seen(source: DicomSource, labels: tuple[str, dict[str, str]], file: SourceFile) -> str | None:
+    """Version of a file and of what its images' facts depend on beside it."""
+    key, label_of = labels
+    told = label_of.get(file.inside) if key == "path" else sorted(label_of.items())
+    options = (source.modalities, source.max_frames, source.modified_dates, source.patient_characteristics)
+    facts = json.dumps([told, options]).encode()
+    return file.version and f"{file.version}:{hashlib.sha256(facts).hexdigest()}"
+
+
 def _images(
-    process: DicomProcess, uri: str, part: Part, facts: Facts, identity: Identity, label: str | None
+    uri: str, frames: Iterator[Frame], facts: Facts, identity: Identity, label: str | None
 ) -> Iterator[RawImage]:
-    for index, frame in enumerate(_frames(process, part, facts)):
+    for index, frame in enumerate(frames):
         yield RawImage(
             uri=f"{uri}#{index}" if facts.frames > 1 else uri,
             payload=frame,
@@ -104,17 +118,19 @@ def _open(process: DicomProcess, file: SourceFile, source: DicomSource) -> tuple
     return part, facts
 
 
-def _frames(process: DicomProcess, part: Part, facts: Facts) -> Iterator[Frame]:
-    sha256 = _digest(part)
+def _frames(process: DicomProcess, part: Part, facts: Facts, sha256: str) -> Iterator[Frame]:
     for index in range(facts.frames):
         yield Frame(sha256, part.size if index == 0 else 0, partial(process.frame, part, index))
 
 
 def _digest(part: Part) -> str:
     digest, left = hashlib.sha256(), part.size
-    with part.path.open("rb") as file:
-        file.seek(part.offset)
-        while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
-            digest.update(chunk)
-            left -= len(chunk)
+    try:
+        with part.path.open("rb") as file:
+            file.seek(part.offset)
+            while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
+                digest.update(chunk)
+                left -= len(chunk)
+    except OSError as error:  # gone since its header was read; its own words name a path
+        raise ImageError("unreadable", f"it is gone, or cannot be read any more ({type(error).__name__})") from error
     return digest.hexdigest()

@@ -5,6 +5,7 @@ import posixpath
 import tarfile
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -23,16 +24,23 @@ class SourceFile(NamedTuple):
     """A file's path below the root and where its bytes lie, in a file on disk or in a store, or why there are none.
 
     `version` changes when the file does: its time of change and its size, or its ETag; of a tar's member, those of the
-    tar. None where a store tells no such thing. `path` is that of a file on disk; what lies in a store has a `read`.
+    tar. None where a store tells no such thing. What lies in a store has a `read`, and else `place` is the file on
+    disk, or the folder below which it lies, `is_below`: a list of millions of files holds one path.
     """
 
     inside: str
-    path: Path
+    place: Path
     offset: int = 0
     size: int = 0
     fault: str | None = None
     version: str | None = None
     read: Callable[[], bytes] | None = None
+    is_below: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The file on disk."""
+        return self.place / self.inside if self.is_below else self.place
 
 
 def list_files(location: str | Path, endpoint_url: str | None = None) -> list[SourceFile]:
@@ -109,15 +117,18 @@ def _list_directory(root: Path) -> list[SourceFile]:
     files = []
     try:
         for path in files_below(root):
-            inside = _text(path.relative_to(root).as_posix())
+            name = path.relative_to(root).as_posix()
+            inside = _text(name)
+            lies = {"place": root, "is_below": True} if inside == name else {"place": path}
             if path.is_file():
                 status = path.stat()
-                files.append(SourceFile(inside, path, 0, status.st_size, None, _version(status)))
+                files.append(SourceFile(inside, size=status.st_size, version=_version(status), **lies))
             else:
-                files.append(SourceFile(inside, path, fault="not a regular file, or a link to nothing"))
+                files.append(SourceFile(inside, fault="not a regular file, or a link to nothing", **lies))
     except OSError as error:
         raise ArchiveError(f"{error.filename}: cannot be listed ({error.strerror}); grant read access") from error
-    return sorted(files)
+    files.sort(key=itemgetter(0))
+    return files
 
 
 def _list_store(store: Store) -> list[SourceFile]:
@@ -125,18 +136,14 @@ def _list_store(store: Store) -> list[SourceFile]:
     found = store.objects()
     if not found:
         raise ArchiveError(f"{store.address}: nothing is stored there; set ingest.source.path")
+    nowhere = Path()
     if found[0].key:
-        return [
-            SourceFile(one.key, Path(one.key), 0, one.size, None, one.version, partial(store.read, one))
-            for one in found
-        ]
+        return [SourceFile(one.key, nowhere, 0, one.size, None, one.version, partial(store.read, one)) for one in found]
     (tar,) = found
 
     def member(inside: str, offset: int, size: int) -> SourceFile:
         version = f"{tar.version}:{offset}" if tar.version else None
-        return SourceFile(
-            inside, Path(inside), offset, size, None, version, partial(store.read_part, tar, offset, size)
-        )
+        return SourceFile(inside, nowhere, offset, size, None, version, partial(store.read_part, tar, offset, size))
 
     return _list_tar(str(store.address), cast(BinaryIO, RangeFile(store, tar)), member)
 

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
@@ -29,16 +30,17 @@ def read_folder(source: FolderSource) -> Iterator[RawImage]:
     """
     root = archive_name(source.path)
     files = list_files(source.path, source.endpoint_url)
-    placed = [(file, _place(file.inside, source)) for file in files]
-    images = [(file, place) for file, place in placed if place is not None]
     order = hidden_order(source)
-    images.sort(key=lambda image: order(image[0].inside))
-    _refuse_unusable(source.path, source, files, [file for file, _ in images])
-    if elsewhere := len(files) - len(images):
+    files.sort(key=lambda file: order(file.inside))
+    places = [_place(file.inside, source) for file in files]
+    _refuse_unusable(source.path, source, files, places)
+    if elsewhere := places.count(None):
         logger.info("%s: %d files outside of the image folders are left aside", root, elsewhere)
     patient = re.compile(source.patient_pattern) if source.patient_pattern else None
-    kept = kept_labels([place or None for _, place in images], source.labelled, source.seed)
-    for (file, place), keep in zip(images, kept, strict=True):
+    kept = kept_labels([place or None for place in places], source.labelled, source.seed)
+    for file, place, keep in zip(files, places, kept, strict=True):
+        if place is None:
+            continue
         found = patient.search(file.inside) if patient else None
         yield RawImage(
             uri=f"{root}/{file.inside}",
@@ -52,14 +54,19 @@ def read_folder(source: FolderSource) -> Iterator[RawImage]:
 
 def _place(inside: str, source: FolderSource) -> str | None:
     """Class of a labelled file, "" of an unlabelled one, None of a file that is no image of the archive."""
-    folders = PurePosixPath(inside).parts[:-1]
+    folders = _folders(inside)
     labelled, unlabelled = _first_end(folders, _labelled_dirs(source)), _end(folders, source.unlabelled_dir)
     if labelled is None and unlabelled is None:
         return None
     # Of two that match, the inner folder says what the file is.
     if labelled is None or (unlabelled is not None and unlabelled > labelled):
         return ""
-    return folders[labelled] if labelled < len(folders) else ""
+    return sys.intern(folders[labelled]) if labelled < len(folders) else ""
+
+
+def _folders(inside: str) -> tuple[str, ...]:
+    """Folders of a path; those of millions of files leave no trace in the table of names that a `Path` fills."""
+    return tuple(part for part in inside.split("/")[:-1] if part not in ("", "."))
 
 
 def _labelled_dirs(source: FolderSource) -> tuple[str, ...]:
@@ -79,15 +86,15 @@ def _end(folders: tuple[str, ...], name: str) -> int | None:
     return None
 
 
-def _refuse_unusable(root: str, source: FolderSource, files: list[SourceFile], images: list[SourceFile]) -> None:
+def _refuse_unusable(root: str, source: FolderSource, files: list[SourceFile], places: list[str | None]) -> None:
     if not files:
         raise ArchiveError(f"{root} holds no file; put class folders below {source.labelled_dir!r} in it")
     labelled_dirs = _labelled_dirs(source)
-    if not any(_first_end(PurePosixPath(file.inside).parts[:-1], labelled_dirs) is not None for file in files):
-        found = sorted({folder for file in files for folder in PurePosixPath(file.inside).parts[:-1]})
+    if not any(_first_end(_folders(file.inside), labelled_dirs) is not None for file in files):
+        found = sorted({folder for file in files for folder in _folders(file.inside)})
         listed = "" if source.deidentify else f" (folders found: {', '.join(found[:20]) or 'none'})"
         raise ArchiveError(
             f"{root} holds no folder {source.labelled_dir!r} with files; set ingest.source.labelled_dir{listed}"
         )
-    if not any(_place(file.inside, source) for file in images):
+    if not any(places):
         raise ArchiveError(f"{root}: {source.labelled_dir!r} holds no class folders; make one a class, named after it")

@@ -1,8 +1,9 @@
 """What a reader yields: one image as the source holds it, with what the source says of it."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from scanloop.errors import ImageError
 from scanloop.types import Image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One frame of a file whose frames are decoded one by one, and only when they are new.
 
@@ -27,7 +28,7 @@ class Frame:
     load: Callable[[], tuple[npt.NDArray[np.float32], int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Later:
     """A file that is listed but not read: its bytes come when they are asked for.
 
@@ -40,11 +41,18 @@ class Later:
     load: Callable[[], bytes]
 
 
+class Known(NamedTuple):
+    """What an earlier catalog says of a file: whom and which examination it shows, under their pseudonyms if hidden."""
+
+    patient_id: str | None
+    study_id: str | None
+
+
 Payload: TypeAlias = bytes | Image | Frame | Later
 """What an image is made from, at hand or not."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RawImage:
     """One image of a source, not yet decoded.
 
@@ -64,7 +72,8 @@ class RawImage:
         fault: Why the reader could not read it; such an image goes to quarantine.
         version: What changes when the file does, known without reading it: size and time of change, or an ETag. None
             where the source tells no such thing.
-        file: Uri of the file that it stands in, where that holds several images, which come one after the other.
+        file: Uri of the file that it stands in, where that may hold several images, which come one after the other;
+            its version also changes with what the source says of it.
     """
 
     uri: str
@@ -81,6 +90,14 @@ class RawImage:
     fault: ImageError | None = None
     version: str | None = None
     file: str | None = None
+
+    def seen(self) -> str | None:
+        """What changes when the file does, or what the source says of it; None where that cannot be known."""
+        if self.version is None or self.file is not None:
+            return self.version
+        ids = (self.patient_id, self.study_id, self.site, self.modality)
+        facts = (self.label, self.hidden_label, self.split, *ids, sorted(self.attributes.items()))
+        return json.dumps([self.version, facts])
 
     def loaded(self) -> "RawImage":
         """The same image with its bytes at hand, or with the fault for which they are not."""

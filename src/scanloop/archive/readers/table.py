@@ -38,6 +38,11 @@ def read_table(source: TableSource) -> Iterator[RawImage]:
         ArchiveError: The archive or the table is missing or broken, or no row names a file.
         ConfigError: The table lacks a column that the configuration names.
     """
+    yield from _hidden(source, _images(source))
+
+
+def _images(source: TableSource) -> list[RawImage]:
+    """Images that the table names, in the order in which they are read; rows and listing are gone by then."""
     root = archive_name(source.path)
     files = {file.inside: file for file in list_files(source.path, source.endpoint_url)}
     rows = _rows(source, files)
@@ -57,7 +62,7 @@ def read_table(source: TableSource) -> Iterator[RawImage]:
         )
     order = hidden_order(source)
     ranked = sorted(images, key=lambda uri: order(uri.removeprefix(f"{root}/")))
-    yield from _hidden(source, [images[uri] for uri in ranked])
+    return [images[uri] for uri in ranked]
 
 
 def _rows(source: TableSource, files: Mapping[str, SourceFile]) -> list[dict[str, str]]:
