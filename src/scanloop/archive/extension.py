@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from scanloop.archive.deidentify import Pseudonyms, read_forgotten, read_key
 from scanloop.archive.journal import Journal
 from scanloop.archive.shards import FOLDER
 from scanloop.archive.splits import SPLITS
@@ -27,7 +28,8 @@ def take_over(journal: Journal, base: Path, output: Path, config: IngestConfig) 
     """Put all that a catalog says into a new journal, and its shards into another catalog.
 
     Slices keep their shard, their group's other members and at least their split's rank: what was held out stays so.
-    Files count as known under the version that the base saw; those of its quarantine are read again.
+    Files count as known under the version that the base saw; those of its quarantine are read again. Patients whom the
+    key's list names as erased stay behind, though the base may hold them still.
 
     Args:
         journal: An empty one.
@@ -44,10 +46,13 @@ def take_over(journal: Journal, base: Path, output: Path, config: IngestConfig) 
     for name in _DECIDES:
         if facts[name] != (wanted := getattr(config, name)):
             raise ConfigError(f"ingest.{name}: {wanted}, but the slices of {base} were made with {facts[name]}")
-    row = 0
-    for frame in iterate_table(base, "manifest"):
+    row, forgotten = 0, _Forgotten(config)
+    for whole in iterate_table(base, "manifest"):
+        frame = whole[~forgotten.rows(whole)]
         _take_slices(journal, frame, row)
         row += len(frame)
+        for shard in sorted(set(whole["shard"][forgotten.rows(whole)])):
+            journal.change("INSERT OR IGNORE INTO rewrites VALUES (?)", (shard,))
     for frame in iterate_table(base, "hidden_labels.parquet"):
         hidden = zip(frame["label"], map(bytes.fromhex, frame["slice_id"]), strict=True)
         journal.change_each("UPDATE slices SET hidden_label = ? WHERE slice_id = ?", hidden)
@@ -59,6 +64,24 @@ def take_over(journal: Journal, base: Path, output: Path, config: IngestConfig) 
         journal.change("INSERT INTO shards VALUES (?, ?)", (shard, digest))
         _link(base / FOLDER / shard, output / FOLDER / shard)
     journal.begin_own(row)
+
+
+class _Forgotten:
+    """Patients who must not come back: the list beside the key of the pseudonyms, where the source names one."""
+
+    def __init__(self, config: IngestConfig) -> None:
+        key_file: str | None = getattr(config.source, "key_file", None)
+        self._listed = read_forgotten(Path(key_file)) if key_file else frozenset()
+        self._pseudonyms = Pseudonyms(read_key(Path(key_file))) if key_file and self._listed else None
+
+    def rows(self, frame: pd.DataFrame) -> pd.Series:
+        """Which rows of a manifest are theirs, under pseudonyms or under the ids that the source gives."""
+        return frame["patient_id"].map(self._is_listed).astype(bool)
+
+    def _is_listed(self, name: str | None) -> bool:
+        if name is None or self._pseudonyms is None:
+            return False
+        return name in self._listed or self._pseudonyms.patient(name) in self._listed
 
 
 def _take_slices(journal: Journal, frame: pd.DataFrame, first: int) -> None:
@@ -93,8 +116,11 @@ def _take_files(journal: Journal, base: Path) -> None:
                 sql = "INSERT INTO files (file, is_new, is_whole, is_there) VALUES (?, 0, 0, 0)"
                 journal.change(sql, (uri,))
                 number = journal.one(number_of, (uri,))
+            if (row := journal.row_of(slice_id)) is None:  # of an erased patient: the reader leaves the file out
+                journal.change("UPDATE files SET is_whole = 0 WHERE number = ?", (number,))
+                continue
             sql = "INSERT INTO images (uri, file, row, label, bytes) VALUES (?, ?, ?, ?, ?)"
-            journal.change(sql, (uri, number, journal.row_of(slice_id), label, nbytes))
+            journal.change(sql, (uri, number, row, label, nbytes))
     for uri in read_table(base, "quarantine.parquet", ["uri"])["uri"]:
         journal.change("UPDATE files SET is_whole = 0 WHERE file IN (?, ?)", (uri, uri.rpartition("#")[0]))
 
