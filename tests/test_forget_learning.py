@@ -1,4 +1,4 @@
-"""Erasure from what stands on vectors and labels: search index, near-duplicates, and bundles' lists of what they learnt."""
+"""Erasure from what stands on vectors and labels: search index, near-duplicates, and what bundles say they learnt."""
 
 import shutil
 from pathlib import Path
