@@ -48,9 +48,8 @@ def run(chain: Chain, tmp_path: Path) -> Path:
     page.mkdir()
     (page / "artifact.json").write_text(json.dumps({"kind": "report", "key": "k", "files": {}}))
     (page / "report.html").write_text("pictures of anyone")
-    (tmp_path / "run" / "run.log").write_text(
-        f"start\nquarantined: synthetic/{patient_of(page.parent)}/slice-0000.png\n"
-    )
+    line = f"quarantined: synthetic/{patient_of(page.parent)}/slice-0000.png"
+    (tmp_path / "run" / "run.log").write_text(f"start\n{line}\n")
     return tmp_path / "run"
 
 
@@ -120,9 +119,7 @@ def test_the_records_hold_for_what_is_there_now(run: Path, tmp_path: Path) -> No
     assert (run / "run.log").read_text() == "start\n"
 
 
-def test_the_next_run_finds_what_was_bought_and_makes_what_learnt_again(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_next_run_finds_what_was_bought_and_makes_what_learnt_again(run: Path, tmp_path: Path) -> None:
     patient = patient_of(run)
     report = forget(run, patient, tmp_path / "key")
     models = {entry["model"] for entry in report["must_be_retrained"]}
@@ -286,8 +283,6 @@ def test_by_id_or_by_pseudonym_a_hidden_patient_leaves_run_and_map_and_stays_out
 def test_a_group_that_outlives_the_slice_it_was_named_after_gets_another_name(tmp_path: Path) -> None:
     folder = archive(tmp_path)
     shutil.copy(folder / "unlabelled" / "evans-lucy_0.png", folder / "unlabelled" / "foster-tim_9.png")
-    images = sorted(folder.rglob("*.png"))
-    assert images
     options = {"path": str(folder), "deidentify": False, "patient_pattern": r"([a-z]+-[a-z]+)_"}
     ingest(IngestConfig(source=FolderSource(**options)), output=tmp_path / "run" / "catalog")
     manifest = read_table(tmp_path / "run" / "catalog", "manifest")

@@ -29,7 +29,8 @@ def take_over(journal: Journal, base: Path, output: Path, config: IngestConfig) 
     """Put all that a catalog says into a new journal, and its shards into another catalog.
 
     Slices keep their shard, their group's other members and at least their split's rank: what was held out stays so.
-    Files count as known under the version that the base saw; those of its quarantine are read again.
+    Files count as known under the version that the base saw; those of its quarantine are read again. Patients whom the
+    key's list names as erased stay behind, though the base may hold them still.
 
     Args:
         journal: An empty one.

@@ -41,13 +41,16 @@ def read_bundle(path: Path, threads: int | None = None) -> Bundle:
 def read_learnt(path: Path) -> pd.DataFrame:
     """What a bundle says that it learnt from: rows of `learnt.parquet`, held against its seal and its own counts.
 
+    Where patients were erased, the seal says how many rows left with them.
+
     Raises:
         BundleError: A file is missing or changed, or the rows are not as many as the bundle says that it learnt from.
     """
-    counts = json.loads(_read_files(path)["bundle.json"])["counts"]
+    about = json.loads(_read_files(path)["bundle.json"])
+    counts, erased = about["counts"], about.get("erased", {})
     learnt = read_table(path, "learnt.parquet")
     for source, by_class in counts.items():
-        if (rows := int((learnt["source"] == source).sum())) != sum(by_class.values()):
+        if (rows := int((learnt["source"] == source).sum())) + erased.get(source, 0) != sum(by_class.values()):
             raise BundleError(
                 f"{path}: learnt.parquet names {rows} {source} slices, bundle.json counts others; {REMEDY}"
             )

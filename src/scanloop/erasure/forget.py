@@ -13,13 +13,17 @@ from filelock import FileLock, Timeout
 
 from scanloop.archive.deidentify import erase_from_map, map_files, read_key, remember_forgotten, write_private
 from scanloop.artifacts import read_json, write_json
-from scanloop.build import RECORD, RUN, UNFINISHED_ERASURE
+from scanloop.build import RECORD, UNFINISHED_ERASURE
 from scanloop.build import read_key as read_artifact_key
 from scanloop.erasure import models, records, slices
-from scanloop.erasure.search import traces
+from scanloop.erasure.index import build_again
+from scanloop.erasure.leftovers import holds, leftovers, name_of, remove_leftovers
+from scanloop.erasure.reach import HIDDEN, hidden_without, out_of_reach, own_key_file
+from scanloop.erasure.search import rows_too_many, traces
 from scanloop.erasure.subject import Subject, find_subject
 from scanloop.erasure.texts import ERASERS, erase_from
 from scanloop.errors import ErasureError
+from scanloop.triage.neighbours import FACTS
 
 REPORT = "forget.json"
 PAGES = frozenset({"report", "validation", "drift"})
@@ -39,6 +43,8 @@ class Plan:
         must_be_retrained: Models that learnt from the patient, and why.
         made_again: Artifacts that the next run makes again.
         cannot_be_cleaned_here: What the erasure does not reach.
+        unfinished: Folders of killed steps, which go as a whole.
+        hidden: What `deidentification.json` will say; empty where there is none.
     """
 
     subject: Subject
@@ -48,6 +54,8 @@ class Plan:
     must_be_retrained: list[dict[str, str]] = field(default_factory=list)
     made_again: list[str] = field(default_factory=list)
     cannot_be_cleaned_here: list[str] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+    hidden: dict[str, Any] = field(default_factory=dict)
 
 
 def forget(run: Path, patient: str, key_file: Path | None = None, *, dry_run: bool = False) -> dict[str, Any]:
@@ -69,9 +77,8 @@ def forget(run: Path, patient: str, key_file: Path | None = None, *, dry_run: bo
         ErasureError: A run is at work in the folder, the patient is not in it, no key is named, or traces are left.
         ArtifactError: The folder holds no catalog.
     """
-    if not (run / "catalog" / RECORD).exists() and not (run / UNFINISHED_ERASURE).exists():
-        raise ErasureError(f"{run}: no catalog here; name the folder of a run")
-    key_path = key_file or _own_key_file(run)
+    _require_run(run)
+    key_path = key_file or own_key_file(run)
     key = read_key(key_path)
     with _alone(run):
         if (run / UNFINISHED_ERASURE).exists() and not dry_run:
@@ -80,7 +87,7 @@ def forget(run: Path, patient: str, key_file: Path | None = None, *, dry_run: bo
             if patient in earlier.subject.names:
                 return report
         plan = _plan(run, patient, key, key_path)
-        if not plan.subject.is_known:
+        if not plan.subject.is_known and not holds(run, plan.subject):
             raise ErasureError(
                 f"{run}: no slice and no file of this patient is here; check the id and the key file",
                 patient_is_absent=True,
@@ -91,16 +98,31 @@ def forget(run: Path, patient: str, key_file: Path | None = None, *, dry_run: bo
         return _carry_out(run, plan, key_path)
 
 
+def _require_run(run: Path) -> None:
+    if (run / "catalog" / RECORD).exists() or (run / UNFINISHED_ERASURE).exists():
+        return
+    if not leftovers(run):
+        raise ErasureError(f"{run}: no catalog here; name the folder of a run")
+    if records.artifacts_in(run):
+        raise ErasureError(f"{run}: a run was killed while it put its catalog in place; run it again, then forget")
+
+
 def _plan(run: Path, patient: str, key: bytes, key_file: Path) -> Plan:
-    subject = find_subject(run, patient, key, key_file)
+    subject, catalog = find_subject(run, patient, key, key_file), run / "catalog"
+    requested = datetime.now(UTC).isoformat(timespec="seconds")
+    unfinished = [name_of(path) for path in leftovers(run)]
+    if not catalog.exists():
+        return Plan(subject, requested, "", unfinished=unfinished)
     return Plan(
         subject,
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        read_artifact_key(run / "catalog"),
+        requested,
+        read_artifact_key(catalog),
         models.reference_digests(run, subject.slice_ids),
         models.learnt_from(run, subject.slice_ids),
         records.made_again(run),
-        _out_of_reach(run),
+        out_of_reach(run, subject),
+        unfinished,
+        hidden_without(catalog, subject),
     )
 
 
@@ -115,17 +137,41 @@ def _carry_out(run: Path, plan: Plan, key_file: Path) -> dict[str, Any]:
     """Every step leaves what was done already as it is, so that all of them can be done again after a kill."""
     subject, catalog = plan.subject, run / "catalog"
     remember_forgotten(key_file, subject.pseudonym)
-    _remove_leftovers(run)
-    slices.erase_slices(catalog, subject)
+    remove_leftovers(run)
+    if catalog.exists() and subject.is_known:
+        _erase(run, plan)
+    for path in map_files(key_file):
+        erase_from_map(path, subject.pseudonym, frozenset(subject.uris))
+    left = traces(_files(run), subject)
     for artifact in records.artifacts_in(run):
+        left |= rows_too_many(artifact, records.inputs_of(artifact).get("embeddings"), catalog)
+    report = _report(run, plan, left)
+    _write_report(run, report)
+    if left:
+        named = ", ".join(str(path.relative_to(run)) for path in sorted(left)[:5])
+        raise ErasureError(f"{run}: the patient still stands in {named}; remove these files and run forget again")
+    (run / UNFINISHED_ERASURE).unlink(missing_ok=True)
+    return report
+
+
+def _erase(run: Path, plan: Plan) -> None:
+    subject, catalog = plan.subject, run / "catalog"
+    slices.erase_slices(catalog, subject)
+    artifacts = records.artifacts_in(run)
+    for artifact in artifacts:
         if (artifact / "index.parquet").exists():
             slices.erase_vectors(artifact, catalog, subject)
+    for artifact in artifacts:
+        if (artifact / FACTS).exists():
+            build_again(artifact, records.inputs_of(artifact).get("embeddings"))
     if (run / slices.CACHE).is_dir():
         slices.erase_cached_vectors(run / slices.CACHE, catalog, subject)
     _remove_pages(run)
     for path in _files(run):
         if path.suffix in ERASERS:
             erase_from(path, subject)
+    if plan.hidden:
+        write_json(catalog / HIDDEN, plan.hidden)
     facts = slices.count_again(catalog, subject)
     for bundle in models.bundles(run):
         models.erase_from_bundle(bundle, frozenset(plan.squares))
@@ -134,16 +180,6 @@ def _carry_out(run: Path, plan: Plan, key_file: Path) -> dict[str, Any]:
         records.describe_again(artifact)
     records.hand_on_another_key(catalog, plan.catalog_key, subject.patient_hash, facts)
     records.keep_what_was_bought(run)
-    for path in map_files(key_file):
-        erase_from_map(path, subject.pseudonym, frozenset(subject.uris))
-    left = traces(_files(run), subject)
-    report = _report(run, plan, left)
-    _write_report(run, report)
-    if left:
-        named = ", ".join(str(path.relative_to(run)) for path in sorted(left)[:5])
-        raise ErasureError(f"{run}: the patient still stands in {named}; remove these files and run forget again")
-    (run / UNFINISHED_ERASURE).unlink(missing_ok=True)
-    return report
 
 
 def _report(run: Path, plan: Plan, left: dict[Path, int]) -> dict[str, Any]:
@@ -158,6 +194,7 @@ def _report(run: Path, plan: Plan, left: dict[Path, int]) -> dict[str, Any]:
         "traces_found": sum(left.values()),
         "must_be_retrained": plan.must_be_retrained,
         "made_again_by_the_next_run": plan.made_again,
+        "unfinished_and_removed": plan.unfinished,
         "cannot_be_cleaned_here": plan.cannot_be_cleaned_here,
     }
 
@@ -168,15 +205,6 @@ def _write_report(run: Path, report: dict[str, Any]) -> None:
     earlier = read_json(path)["erasures"] if path.exists() else []
     kept = [one for one in earlier if one["patient_hash"] != report["patient_hash"]]
     write_json(path, {"erasures": [*kept, report]})
-
-
-def _remove_leftovers(run: Path) -> None:
-    """What killed steps and killed writes left: checkpoints and temporary files may hold anyone's slices."""
-    for pattern in (".*.partial", ".*.retired"):
-        for folder in run.glob(pattern):
-            shutil.rmtree(folder, ignore_errors=True)
-    for path in run.rglob("*.tmp"):
-        path.unlink(missing_ok=True)
 
 
 def _remove_pages(run: Path) -> None:
@@ -195,39 +223,11 @@ def _files(run: Path) -> Iterator[Path]:
             yield path
 
 
-def _own_key_file(run: Path) -> Path:
-    """Key of the catalog, where it was de-identified."""
-    catalog = run / "catalog"
-    name = read_json(catalog / RECORD).get("config", {}).get("source", {}).get("key_file")
-    for place, _ in read_json(catalog / RUN).get("sources", []) if name else []:
-        if Path(place).name == Path(name).name and Path(place).exists():
-            return Path(place)
-    raise ErasureError(
-        f"{run}: its catalog names no key that is here; say --key-file FILE (made when missing, outside of the run): "
-        "the evidence names the patient by a hash under it"
-    )
-
-
-def _out_of_reach(run: Path) -> list[str]:
-    record = read_json(run / "catalog" / RECORD)
-    source = record.get("config", {}).get("source", {})
-    found = []
-    if "path" in source:
-        kept_out = "the key's list keeps them out" if source.get("deidentify") else "an ingest takes them in again"
-        found.append(f"the archive {Path(source['path']).name} still holds their files: delete them there; {kept_out}")
-    found += [f"the weights {Path(one).name} came from outside: whom they learnt from is not known here"
-              for one in models.foreign_weights(run)]  # fmt: skip
-    for promotion in run.glob("*/promotion.json"):
-        config = read_json(promotion.parent / RECORD).get("config", {})
-        if config.get("tracking_uri"):
-            found.append(f"the MLflow server keeps the model {config['model_name']} with its tables: delete it there")
-    return [*found, "models that are served, backups and copies elsewhere: deploy the retrained model, delete the rest"]
-
-
 @contextmanager
 def _alone(run: Path) -> Iterator[None]:
     """Keep runs and single steps out of the folder."""
-    names = [".run.lock", *(f".{path.name}.lock" for path in records.artifacts_in(run))]
+    steps = {path.name for path in records.artifacts_in(run)} | {name_of(path) for path in leftovers(run)}
+    names = [".run.lock", *(f".{name}.lock" for name in sorted(steps))]
     with ExitStack() as held:
         for name in names:
             lock = FileLock(run / name)

@@ -59,11 +59,19 @@ def erase_from_bundle(bundle: Path, erased: frozenset[str]) -> bool:
 
 
 def seal_again(bundle: Path) -> None:
-    """Give a bundle the digests of its files as they are now."""
+    """Give a bundle the digests of its files as they are now, and say how many of what it learnt from are not listed.
+
+    `counts` stay: they say what the weights learnt from, whoever left the lists since.
+    """
     about = read_json(bundle / SEAL)
     files = {name: file_digest(bundle / name) for name in about["files"]}
-    if files != about["files"]:
-        write_json(bundle / SEAL, about | {"files": files})
+    if files == about["files"]:
+        return
+    listed = read_table(bundle, "learnt.parquet")["source"].value_counts()
+    erased = {
+        source: sum(by_class.values()) - int(listed.get(source, 0)) for source, by_class in about["counts"].items()
+    }
+    write_json(bundle / SEAL, about | {"files": files, "erased": erased})
 
 
 def learnt_from(run: Path, slice_ids: tuple[str, ...]) -> list[dict[str, str]]:

@@ -13,8 +13,8 @@ BOUGHT = ("queue", "labels")
 
 
 def artifacts_in(run: Path) -> list[Path]:
-    """Artifact directories of a run."""
-    return sorted(path.parent for path in run.glob(f"*/{RECORD}"))
+    """Artifact directories of a run, without those in the making."""
+    return sorted(path.parent for path in run.glob(f"*/{RECORD}") if not path.parent.name.startswith("."))
 
 
 def describe_again(artifact: Path) -> bool:
@@ -53,7 +53,7 @@ def keep_what_was_bought(run: Path) -> None:
     for artifact in artifacts_in(run):
         record = read_json(artifact / RECORD)
         if record.get("kind") in BOUGHT and (key := _asked(artifact)) != record["key"]:
-            inputs = {name: _asked(path) for name, path in _inputs(artifact).items()}
+            inputs = {name: _asked(path) for name, path in inputs_of(artifact).items()}
             write_json(artifact / RECORD, record | {"inputs": inputs, "key": key})
 
 
@@ -65,14 +65,15 @@ def made_again(run: Path) -> list[str]:
 
 def _asked(artifact: Path) -> str:
     """Key under which the next run asks for an artifact: that of its record, with the keys its inputs will have."""
-    record, inputs = read_json(artifact / RECORD), _inputs(artifact)
+    record, inputs = read_json(artifact / RECORD), inputs_of(artifact)
     if not inputs or not all((path / RECORD).exists() for path in inputs.values()):
         return str(record["key"])
     facts = {name: record[name] for name in FACTS}
     return digest(facts | {"inputs": {name: _asked(path) for name, path in inputs.items()}})
 
 
-def _inputs(artifact: Path) -> dict[str, Path]:
+def inputs_of(artifact: Path) -> dict[str, Path]:
+    """Artifacts that an artifact was made from, by name."""
     try:
         inputs = read_json(artifact / RUN).get("inputs", {})
     except Exception:  # an artifact that no step made has no record of its run

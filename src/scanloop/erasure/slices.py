@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from scanloop.archive.catalog import data_digest
 from scanloop.archive.shards import FOLDER, keep_only
 from scanloop.archive.splits import SPLITS
-from scanloop.artifacts import read_json, read_table, write_bytes, write_json
+from scanloop.artifacts import read_json, read_table, write_json
 from scanloop.embedding.cache import read_vectors, vectors_path, write_vectors
 from scanloop.erasure.subject import Subject
+from scanloop.erasure.texts import write_parquet
 from scanloop.provenance import file_digest
 
 CACHE = ".embeddings"
@@ -50,9 +51,7 @@ def _place(part: Path, catalog: Path, subject: Subject) -> None:
         place = rows.schema.get_field_index(name)
         rows = rows.set_column(place, rows.schema.field(place), pa.array(values, pa.int64()))
     if not rows.equals(table):
-        sink = pa.BufferOutputStream()
-        pq.write_table(rows, sink, compression="zstd")
-        write_bytes(part, sink.getvalue().to_pybytes())
+        write_parquet(part, rows)
 
 
 def erase_vectors(embeddings: Path, catalog: Path, subject: Subject) -> None:
@@ -67,9 +66,8 @@ def erase_vectors(embeddings: Path, catalog: Path, subject: Subject) -> None:
     index = index.filter(pc.invert(pc.is_in(index["slice_id"], value_set=pa.array(subject.slice_ids, pa.string()))))
     frame = index.to_pandas()
     frame["row"] = frame.groupby("shard").cumcount()
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pandas(frame, schema=index.schema, preserve_index=False), sink, compression="zstd")
-    write_bytes(embeddings / "index.parquet", sink.getvalue().to_pybytes())
+    table = pa.Table.from_pandas(frame, schema=index.schema, preserve_index=False)
+    write_parquet(embeddings / "index.parquet", table)
     write_json(embeddings / "embeddings.json", facts)
     for was in subject.shards.values():
         vectors_path(embeddings, facts["encoder_digest"], str(was["digest"])).unlink(missing_ok=True)
@@ -101,6 +99,7 @@ def count_again(catalog: Path, subject: Subject) -> dict[str, Any]:
     sources, hidden = read_table(catalog, "sources.parquet"), read_table(catalog, "hidden_labels.parquet")
     quarantine, by_split = read_table(catalog, "quarantine.parquet"), manifest.groupby("split")
     labelled, sizes = manifest["label"].notna(), manifest["group_id"].value_counts()
+    unlabelled = sources.loc[sources["given_label"].isna(), "slice_id"]
     shards = {
         name: file_digest(catalog / FOLDER / name) if name in subject.shards else was
         for name, was in facts["shards"].items()
@@ -119,6 +118,7 @@ def count_again(catalog: Path, subject: Subject) -> dict[str, Any]:
         "largest_group": int(sizes.max()) if len(sizes) else 0,
         "quarantined": quarantine["reason"].value_counts().to_dict(),
         "hidden_labels": len(hidden),
+        "labelled_with_copies_in_pool": int((manifest["slice_id"].isin(unlabelled) & labelled).sum()),
         "bytes_in_shards": int(manifest["length"].sum()),
         "data_digest": data_digest(entries),
         "shards": shards,

@@ -4,15 +4,38 @@ import csv
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
 from scanloop.archive.deidentify import Pseudonyms, map_files
+from scanloop.archive.splits import patient_names
 from scanloop.artifacts import read_json, read_table
 
 LEAST_LONG = 8
 """Texts of at least so many characters name the patient wherever they stand; shorter ones only as a whole value."""
+
+_TOKEN = re.compile(r"[0-9a-f]{16,64}")
+
+
+class Mentions:
+    """Finds ids in texts, each as a word of its own: one that continues is another id.
+
+    Args:
+        ids: Texts of at least `LEAST_LONG` characters.
+    """
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        given = frozenset(ids)
+        self._hexadecimal = frozenset(one for one in given if _TOKEN.fullmatch(one))
+        self._others = tuple(sorted(given - self._hexadecimal))
+
+    def find(self, text: str) -> set[str]:
+        """The ids that a text names."""
+        found = self._hexadecimal.intersection(_TOKEN.findall(text))
+        others = (one for one in self._others if one in text)
+        return {*found, *(one for one in others if re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", text))}
 
 
 @dataclass(frozen=True)
@@ -25,7 +48,7 @@ class Subject:
         names: Values of patient_id.
         slice_ids: Their slices.
         uris: Their uris, and those of the files behind frames, quarantined ones included.
-        others: Ids that no one else has: studies, groups and digests of files.
+        others: Ids that no one else has: studies, groups, digests of files, names in the lists of the splits.
         renamed: Groups that outlive a member whose slice they are named after, and their new names.
         shards: Of each shard that holds a slice of theirs: its digest, and the rows that stay.
     """
@@ -44,13 +67,15 @@ class Subject:
         """Whether the run knows anything of the patient."""
         return bool(self.slice_ids or self.uris)
 
+    @cached_property
     def ids(self) -> frozenset[str]:
         """Texts of which none may stand in the folder as a value."""
         return frozenset((*self.names, *self.slice_ids, *self.uris, *self.others, *self.renamed, self.pseudonym))
 
-    def long_ids(self) -> tuple[str, ...]:
-        """Those that may not stand anywhere in it, not even within a longer text."""
-        return tuple(sorted(text for text in self.ids() if len(text) >= LEAST_LONG))
+    @cached_property
+    def mentions(self) -> Mentions:
+        """Finds those that may not stand anywhere in it, not even within a longer text."""
+        return Mentions(text for text in self.ids if len(text) >= LEAST_LONG)
 
 
 def find_subject(run: Path, patient: str, key: bytes, key_file: Path) -> Subject:
@@ -62,14 +87,16 @@ def find_subject(run: Path, patient: str, key: bytes, key_file: Path) -> Subject
         key: Secret of the pseudonyms.
         key_file: Where it stands; maps to original paths are beside it.
 
-    Raises:
-        ArtifactError: The folder holds no catalog.
+    Returns:
+        Where no catalog is there yet: the names alone.
     """
     catalog, pseudonyms = run / "catalog", Pseudonyms(key)
+    made, is_pseudonym = pseudonyms.patient(patient) or "", re.fullmatch(r"[0-9a-f]{32}", patient) is not None
+    if not catalog.exists():
+        name = patient if is_pseudonym else made
+        return Subject(pseudonyms.erasure(name), name, tuple(sorted({patient, name})), (), (), (), {}, {})
     manifest, sources = read_table(catalog, "manifest"), read_table(catalog, "sources.parquet")
-    made = pseudonyms.patient(patient) or ""
-    as_given = re.fullmatch(r"[0-9a-f]{32}", patient) is not None and made not in set(manifest["patient_id"])
-    pseudonym = patient if as_given else made
+    pseudonym = patient if is_pseudonym and made not in set(manifest["patient_id"]) else made
     names = {patient, pseudonym}
     rows = manifest["patient_id"].isin(names)
     leaving, staying = manifest[rows], manifest[~rows]
@@ -78,6 +105,7 @@ def find_subject(run: Path, patient: str, key: bytes, key_file: Path) -> Subject
     uris |= _quarantined(catalog, names, _files_of(uris) | _mapped(key_file, pseudonym))
     outlived = set(leaving["group_id"]) & set(staying["group_id"])
     alone = [set(leaving[name].dropna()) - set(staying[name]) for name in ("study_id", "sha256", "group_id")]
+    alone.append(set(patient_names(leaving)) - set(patient_names(staying)))
     return Subject(
         pseudonyms.erasure(pseudonym),
         pseudonym,

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -13,10 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from scanloop.artifacts import write_bytes
+from scanloop.artifacts import GROUP_ROWS, write_bytes
 from scanloop.erasure.subject import Subject
 
-ID_COLUMNS = ("slice_id", "uri", "patient_id", "patient", "study_id", "group_id", "sha256")
+ID_COLUMNS = (
+    "slice_id", "near", "uri", "file", "patient_id", "patient", "study_id", "group_id", "sha256", "phash",
+)  # fmt: skip
 """Columns that hold ids and nothing else: a short id is the patient there, and a class or a number elsewhere."""
 
 
@@ -32,7 +33,7 @@ def erase_from(path: Path, subject: Subject) -> bool:
 def _parquet(path: Path, subject: Subject) -> bool:
     table = pq.read_table(path)
     kept = pa.array([True] * len(table), type=pa.bool_())
-    ids, long_ids = pa.array(sorted(subject.ids() - set(subject.renamed))), subject.long_ids()
+    ids = pa.array(sorted(subject.ids - set(subject.renamed)))
     for name in table.schema.names:
         if not pa.types.is_string(table.schema.field(name).type):
             continue
@@ -40,16 +41,21 @@ def _parquet(path: Path, subject: Subject) -> bool:
         if name in ID_COLUMNS:
             hit = pc.is_in(column, value_set=ids)
         else:
-            texts = {text for text in column.unique().to_pylist() if text and _mentions(text, long_ids)}
+            texts = {text for text in column.unique().to_pylist() if text and subject.mentions.find(text)}
             hit = pc.is_in(column, value_set=pa.array(sorted(texts), type=pa.string()))
         kept = pc.and_(kept, pc.invert(hit))
     renamed = _rename_groups(table.filter(kept), subject.renamed)
     if renamed.equals(table):
         return False
-    sink = io.BytesIO()
-    pq.write_table(renamed, sink, compression="zstd")
-    write_bytes(path, sink.getvalue())
+    write_parquet(path, renamed)
     return True
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table as `TableWriter` does: in groups of rows that fit into memory, with checksums."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=GROUP_ROWS, write_page_checksum=True)
+    write_bytes(path, sink.getvalue())
 
 
 def _rename_groups(table: pa.Table, renamed: Mapping[str, str]) -> pa.Table:
@@ -63,12 +69,12 @@ def _rename_groups(table: pa.Table, renamed: Mapping[str, str]) -> pa.Table:
 def _lines(path: Path, subject: Subject) -> bool:
     """Lines that name the patient go; a line that is a renamed group gets the new name."""
     text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    ids, long_ids = subject.ids() - set(subject.renamed), subject.long_ids()
-    lines = [subject.renamed.get(line.strip(), line.strip("\n")) for line in text.splitlines()]
-    kept = [line for line in lines if line.strip() not in ids and not _mentions(line, long_ids)]
-    if kept == text.splitlines():
+    ids, before = subject.ids - set(subject.renamed), text.split("\n")
+    lines = [subject.renamed.get(line.strip(), line) for line in before]
+    kept = [line for line in lines if line.strip() not in ids and not subject.mentions.find(line)]
+    if kept == before:
         return False
-    write_bytes(path, "".join(f"{line}\n" for line in kept).encode("utf-8", "surrogateescape"))
+    write_bytes(path, "\n".join(kept).encode("utf-8", "surrogateescape"))
     return True
 
 
@@ -87,10 +93,8 @@ def _json(path: Path, subject: Subject) -> bool:
 
 
 def _pruned(value: Any, subject: Subject) -> Any:
-    long_ids = subject.long_ids()
-
     def names(inner: Any) -> bool:
-        return isinstance(inner, str) and (inner in subject.slice_ids or _mentions(inner, long_ids))
+        return isinstance(inner, str) and bool(subject.mentions.find(inner))
 
     def prune(inner: Any) -> Any:
         if isinstance(inner, dict):
@@ -104,24 +108,29 @@ def _database(path: Path, subject: Subject) -> bool:
     """Rows of any table in which a value names the patient go, and their bytes with them."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = ON")
+        connection.create_function("names_them", 2, lambda column, value: names_in_value(column, value, subject) > 0)
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         before = connection.total_changes
         connection.execute("BEGIN IMMEDIATE")
         for table in tables:
             for column in [row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')]:
-                ids = subject.ids() if column in ID_COLUMNS else subject.long_ids()
-                statement = f'DELETE FROM "{table}" WHERE CAST("{column}" AS TEXT) = ?'  # noqa: S608  its own names
-                connection.executemany(statement, [(text,) for text in sorted(ids)])
+                statement = f'DELETE FROM "{table}" WHERE names_them(?, "{column}")'  # noqa: S608  its own names
+                connection.execute(statement, (column,))
         connection.execute("COMMIT")
         changed = connection.total_changes > before
         if changed:
             connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what was deleted stands in no log either
     return changed
 
 
-def _mentions(text: str, long_ids: tuple[str, ...]) -> bool:
-    """Whether a text holds an id as a word of its own: one that continues is another id."""
-    return any(one in text and re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", text) is not None for one in long_ids)
+def names_in_value(column: str, value: Any, subject: Subject) -> int:
+    """Ids of the patient in a value of a database; blobs may be digests, or texts."""
+    if isinstance(value, bytes):
+        return int(value.hex() in subject.ids) + len(subject.mentions.find(value.decode("utf-8", "surrogateescape")))
+    if not isinstance(value, str):
+        return 0
+    return int(column in ID_COLUMNS and value in subject.ids) or len(subject.mentions.find(value))
 
 
 ERASERS: Mapping[str, Callable[[Path, Subject], bool]] = {

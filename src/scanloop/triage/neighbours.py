@@ -61,6 +61,14 @@ class Index:
         """
         return _merged((part.search(unit(queries), count) for part in self._parts()), len(queries), count)
 
+    def rows(self) -> int:
+        """Vectors that its files hold.
+
+        Raises:
+            ArtifactError: As `search`.
+        """
+        return sum(int(part.ntotal) for part in self._parts())
+
     def _parts(self) -> Iterator[Any]:
         for part in self.facts["parts"]:
             index = _read_part(self.directory / part["file"], part, self.facts)
