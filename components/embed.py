@@ -11,16 +11,18 @@ def embed(
     catalog: Input[Dataset],
     encoder: Input[Model],
     output: Output[Dataset],
+    parts: list[int] = [],  # noqa: B006, RUF100  KFP takes the default from here
     run_folder: str = "",
     code: str = "",
 ) -> None:
-    """Turn every slice into a float16 vector; shards that were embedded before are skipped.
+    """Collect the vectors that the parts made, and make those that are missing: a float16 vector a slice.
 
     Args:
         config: Section of the run's configuration, as JSON.
         catalog: Artifact of `ingest`.
         encoder: Artifact of `pretrain`.
         output: The embeddings.
+        parts: Slices that each part embedded: the parts come first.
         run_folder: Folder of a local run, which receives the artifact under its name; empty in the cluster.
         code: Digest of the submitter's library; part of KFP's cache key, and checked against the image.
     """

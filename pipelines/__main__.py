@@ -3,13 +3,21 @@
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.cluster.submit import Target, artifacts_by_name, package, refuse_lost_registry, submit, tasks_of
+from pipelines.cluster.submit import (
+    Target,
+    artifacts_by_name,
+    package,
+    refuse_lost_registry,
+    refuse_scattered_parts,
+    submit,
+    tasks_of,
+)
 from pipelines.local import run_locally, steps_of
 from pipelines.registry import COMPILED, IMPORTED, PIPELINES, compile_all, request
 from scanloop.config import RunConfig
@@ -86,6 +94,7 @@ def submit_(
     settings = {"code": library_digest(), "source_version": _source_version(values)}
     wanted = request(pipeline, values, earlier, settings)
     refuse_lost_registry(wanted)
+    refuse_scattered_parts(wanted)
     if dry_run:
         _print_plan(wanted.pipeline, wanted.arguments, image, host)
         return
@@ -116,14 +125,14 @@ def _source_version(values: RunConfig) -> str:
         return str(int(time.time()))
 
 
-def _print_plan(pipeline: str, arguments: dict[str, str], image: str, host: str) -> None:
+def _print_plan(pipeline: str, arguments: dict[str, Any], image: str, host: str) -> None:
     table = Table(title=f"{pipeline} on {host}, image {image}: not submitted", title_justify="left")
     table.add_column("task or argument")
     table.add_column("value", overflow="fold")
     for task in tasks_of(package(pipeline, image)):
         table.add_row(f"task {task}", "")
     for name, value in arguments.items():
-        table.add_row(name, value)
+        table.add_row(name, str(value))
     console.print(table)
 
 

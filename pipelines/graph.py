@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+from kfp import dsl
+
 from components.account import account
 from components.acquire import acquire
 from components.detect_drift import detect_drift
 from components.embed import embed
+from components.embed_part import embed_part
 from components.evaluate import evaluate
 from components.ingest import ingest
 from components.pretrain import pretrain
@@ -35,15 +38,32 @@ class Settings:
         return component(config=config, run_folder=self.run_folder, code=self.code, **inputs).outputs["output"]
 
 
-def intake_part(settings: Settings, configs: dict[str, Any], source_version: Any) -> dict[str, Any]:
-    """From the archive to the clinicians' queue; nothing is spent on a catalog that violates an expectation."""
+def intake_part(settings: Settings, configs: dict[str, Any], source_version: Any, embed_parts: Any) -> dict[str, Any]:
+    """From the archive to the clinicians' queue; nothing is spent on a catalog that violates an expectation.
+
+    Args:
+        settings: What every task is given.
+        configs: Sections of the configuration.
+        source_version: Version of the archive.
+        embed_parts: "K/N" of each task that embeds a range of shards.
+    """
     catalog = settings.task(ingest, configs["ingest"], source_version=source_version)
     checked = validate(config=configs["validate"], catalog=catalog, run_folder=settings.run_folder, code=settings.code)
     trained = pretrain(
         config=configs["pretrain"], catalog=catalog, run_folder=settings.run_folder, code=settings.code
     ).after(checked)
     encoder = trained.outputs["output"]
-    embeddings = settings.task(embed, configs["embed"], catalog=catalog, encoder=encoder)
+    with dsl.ParallelFor(embed_parts) as part:
+        done = embed_part(
+            config=configs["embed"],
+            part=part,
+            catalog=catalog,
+            encoder=encoder,
+            run_folder=settings.run_folder,
+            code=settings.code,
+        )
+    parts = dsl.Collected(done.output)
+    embeddings = settings.task(embed, configs["embed"], catalog=catalog, encoder=encoder, parts=parts)
     triaged = settings.task(triage, configs["triage"], catalog=catalog, embeddings=embeddings)
     return {
         "catalog": catalog,

@@ -15,6 +15,7 @@ def intake(
     acquire: str,
     account: str,
     report: str,
+    embed_parts: list[str] = ["1/1"],  # noqa: B006, RUF100  KFP takes the default from here
     source_version: str = "",
     run_folder: str = "",
     code: str = "",
@@ -31,4 +32,4 @@ def intake(
         "account": account,
         "report": report,
     }
-    closing_part(settings, configs, intake_part(settings, configs, source_version))
+    closing_part(settings, configs, intake_part(settings, configs, source_version, embed_parts))

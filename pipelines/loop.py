@@ -22,6 +22,7 @@ def loop(
     detect_drift: str,
     account: str,
     report: str,
+    embed_parts: list[str] = ["1/1"],  # noqa: B006, RUF100  KFP takes the default from here
     source_version: str = "",
     run_folder: str = "",
     code: str = "",
@@ -44,7 +45,7 @@ def loop(
         "account": account,
         "report": report,
     }
-    made = intake_part(settings, configs, source_version)
+    made = intake_part(settings, configs, source_version, embed_parts)
     made["labels"] = settings.task(oracle_task, oracle, catalog=made["catalog"], queue=made["queue"])
     made |= improve_part(settings, configs, made)
     made |= watch_part(settings, configs, made["evaluation"])

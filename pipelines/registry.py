@@ -31,7 +31,7 @@ class Request:
     """
 
     pipeline: str
-    arguments: dict[str, str]
+    arguments: dict[str, Any]
 
 
 def request(pipeline: str, config: RunConfig, artifacts: dict[str, str], settings: dict[str, str]) -> Request:
@@ -44,8 +44,10 @@ def request(pipeline: str, config: RunConfig, artifacts: dict[str, str], setting
         settings: "run_folder", "code", "source_version"; those that the pipeline lacks are left out.
     """
     parameters = PIPELINES[pipeline].pipeline_spec.root.input_definitions.parameters
+    parts = [f"{number}/{config.embed.parts}" for number in range(1, config.embed.parts + 1)]
     sections = {step: config.section(step).model_dump_json() for step in STEPS if step in parameters}
-    wanted = {name: value for name, value in (artifacts | settings).items() if name in parameters}
+    given: dict[str, Any] = {**artifacts, **settings, "embed_parts": parts}
+    wanted = {name: value for name, value in given.items() if name in parameters}
     return Request(pipeline, sections | wanted)
 
 

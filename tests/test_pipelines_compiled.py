@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from components.base import IMAGE
-from pipelines.registry import COMPILED, IMPORTED, PIPELINES, compile_all
-from scanloop.config import STEPS
+from pipelines.registry import COMPILED, IMPORTED, PIPELINES, compile_all, request
+from scanloop.config import STEPS, RunConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -86,15 +86,31 @@ def test_nothing_is_trained_before_the_catalog_is_validated(pipeline: str) -> No
 
 def test_the_loop_runs_every_step() -> None:
     executed = {name.replace("-2", "").replace("-", "_") for name in tasks("loop")}
-    assert executed == set(STEPS)
+    assert executed == set(STEPS) | {"for_loop_1"}
+
+
+@pytest.mark.parametrize("pipeline", ["intake", "loop"])
+def test_the_only_loop_is_that_over_parts_to_embed_which_are_given_and_come_before_embed(pipeline: str) -> None:
+    """KFP fails on an empty loop and on one over a named output: this one runs over an argument that is never empty."""
+    loop = tasks(pipeline)["for-loop-1"]
+    assert loop["parameterIterator"]["items"] == {"inputParameter": "pipelinechannel--embed_parts"}
+    assert set(specification(pipeline)["components"]["comp-for-loop-1"]["dag"]["tasks"]) == {"embed-part"}
+    assert "for-loop-1" in upstream(pipeline, "embed")
+    parameters = specification(pipeline)["root"]["inputDefinitions"]["parameters"]
+    assert parameters["embed_parts"]["defaultValue"] == ["1/1"]
+    for parts in (1, 3):
+        values = RunConfig(ingest={"source": {"kind": "synthetic"}}, embed={"parts": parts})
+        given = request(pipeline, values, {}, {}).arguments["embed_parts"]
+        assert given == [f"{number + 1}/{parts}" for number in range(parts)]
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_no_task_is_skipped_silently(pipeline: str) -> None:
-    """KFP skips a branch whose condition names a missing output without a word: there are no branches, and no loops."""
+    """KFP skips a branch whose condition names a missing output without a word: there are no branches, and one loop."""
     text = (COMPILED / f"{pipeline}.yaml").read_text()
-    for word in ("triggerPolicy", "parameterIterator", "artifactIterator", "condition"):
+    for word in ("triggerPolicy", "artifactIterator", "condition"):
         assert f"{word}:" not in text
+    assert text.count("parameterIterator:") == (pipeline in {"intake", "loop"})
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
@@ -112,5 +128,9 @@ def test_every_task_knows_the_run_folder_and_the_code(pipeline: str) -> None:
         if name.startswith("importer"):
             continue
         given = task["inputs"]["parameters"]
+        if name == "for-loop-1":
+            for parameter in ("code", "run_folder"):
+                assert given[f"pipelinechannel--{parameter}"] == {"componentInputParameter": parameter}
+            continue
         assert given["code"] == {"componentInputParameter": "code"}, name
         assert given["run_folder"] == {"componentInputParameter": "run_folder"}, name

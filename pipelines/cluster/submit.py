@@ -9,7 +9,7 @@ import yaml
 
 from components.base import IMAGE
 from pipelines.registry import COMPILED, IMPORTED, Request
-from scanloop.config import PromoteConfig
+from scanloop.config import EmbedConfig, PromoteConfig
 from scanloop.errors import ConfigError, SubmissionError
 
 
@@ -70,6 +70,20 @@ def refuse_lost_registry(request: Request) -> None:
         raise ConfigError(
             f"promote.tracking_uri: {request.pipeline} needs an MLflow server in a cluster, where an SQLite file "
             "would be lost with its pod; set it, for example with --set promote.tracking_uri=https://mlflow.example"
+        )
+
+
+def refuse_scattered_parts(request: Request) -> None:
+    """Return if a run embeds in one part, or all of its parts see one store.
+
+    Raises:
+        ConfigError: No store is named, and each part's vectors would be lost with its pod.
+    """
+    section = EmbedConfig.model_validate_json(request.arguments["embed"]) if "embed" in request.arguments else None
+    if section is not None and section.parts > 1 and section.store is None:
+        raise ConfigError(
+            f"embed.store: {section.parts} parts need a folder that all of their pods see; set it, for example with "
+            "--set embed.store=/mnt/shared/embeddings, or set embed.parts to 1"
         )
 
 

@@ -18,7 +18,7 @@ STORE = ".embeddings"
 """Folder of a run that keeps vectors by content, over runs and over changes of the archive."""
 
 
-def embed_part(config: EmbedConfig, part: str, *, catalog: Path, encoder: Path, run: Path | None = None) -> int:
+def embed_part(config: EmbedConfig, part: str, *, catalog: Path, encoder: Path, run_folder: str = "") -> int:
     """Vectors of one part's shards in the store; those that are there already are left as they are.
 
     Each shard is committed by itself: a part that is killed continues at its next shard, and a shard that two parts
@@ -29,7 +29,7 @@ def embed_part(config: EmbedConfig, part: str, *, catalog: Path, encoder: Path, 
         part: "K/N": the K-th of N ranges of shards, from 1; "1/1" leaves everything to `embed`.
         catalog: Artifact of `ingest`.
         encoder: Artifact of `pretrain`.
-        run: Folder of the run, which holds the store where the configuration names none; None in the cluster.
+        run_folder: Folder of the run, which holds the store where the configuration names none; "" in the cluster.
 
     Returns:
         Number of slices that were embedded.
@@ -40,11 +40,11 @@ def embed_part(config: EmbedConfig, part: str, *, catalog: Path, encoder: Path, 
     """
     if part == "1/1":
         return 0
-    if run is None and config.store is None:
+    if not run_folder and config.store is None:
         raise ConfigError("embed.store: several parts need a folder that all of them see; name it, or set parts to 1")
     from scanloop.embedding.ranges import Maker, part_of, shards_of
 
-    store = store_of(config, run or Path())
+    store = store_of(config, Path(run_folder))
     wanted = set(part_of(read_json(catalog / "catalog.json")["shards"], part))
     seconds = seconds_folder(store, config, str(read_json(encoder / "encoder.json")["digest"]))
     with owned(), errors_recorded(store.with_name(f"embed_part-{part.replace('/', '-of-')}")), beating(seconds):
