@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scanloop.archive import journal
-from scanloop.archive.readers.files import list_files
+from scanloop.archive.readers.files import list_files, read_bytes
 from scanloop.archive.readers.folder import read_folder
 from scanloop.config import IngestConfig
 from scanloop.errors import ArtifactError
@@ -56,8 +56,10 @@ def test_the_digest_of_a_folder_does_not_grow_with_it(archive: Path) -> None:
 def test_a_name_that_is_no_unicode_is_read_where_it_lies(tmp_path: Path) -> None:
     odd = tmp_path / "odd\udcff.png"
     odd.write_bytes(b"bytes")
-    (file,) = list_files(tmp_path)
-    assert (file.inside, file.path) == ("odd\\xff.png", odd)
+    literal = tmp_path / "odd\\xff.png"
+    literal.write_bytes(b"others")
+    found = {file.inside: (file.path, read_bytes(file)) for file in list_files(tmp_path)}
+    assert found == {"odd\\xff.png": (odd, b"bytes"), "odd\\x5cxff.png": (literal, b"others")}
 
 
 @pytest.mark.parametrize("full", ["file system", "database"])

@@ -24,6 +24,13 @@ _KEPT = (
 )  # fmt: skip
 """Columns of the manifest that a slice keeps as they are."""
 
+_DOUBT_COPIES = """
+UPDATE files SET is_whole = 0 WHERE number IN (SELECT file FROM images WHERE row IN (
+    SELECT row FROM images JOIN slices USING (row) WHERE coalesce(patient_id, study_id) IS NOT NULL
+    GROUP BY row HAVING count(*) > 1
+))
+"""
+
 
 def take_over(journal: Journal, base: Path, output: Path, config: IngestConfig) -> None:
     """Put all that a catalog says into a new journal, and its shards into another catalog.
@@ -121,6 +128,7 @@ def _take_files(journal: Journal, base: Path) -> None:
                 number = journal.one(number_of, (uri,))
             sql = "INSERT INTO images (uri, file, row, label, bytes) VALUES (?, ?, ?, ?, ?)"
             journal.change(sql, (uri, number, journal.row_of(slice_id), label, nbytes))
+    journal.change(_DOUBT_COPIES)  # the base names one patient a slice, whose copies may show others, too
     for uri in read_table(base, "quarantine.parquet", ["uri"])["uri"]:
         journal.change("UPDATE files SET is_whole = 0 WHERE file IN (?, ?)", (uri, uri.rpartition("#")[0]))
 

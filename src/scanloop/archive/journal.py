@@ -14,6 +14,7 @@ from scanloop.archive.burned_in import ATTRIBUTE
 from scanloop.archive.readers.record import Known, RawImage
 from scanloop.archive.shards import Location
 from scanloop.archive.splits import SPLITS
+from scanloop.errors import ArchiveError
 
 _TABLES = """
 CREATE TABLE slices (
@@ -213,10 +214,7 @@ class Journal:
         """A uri under which a slice stands, and what it says of it; of single facts the first one stays."""
         if row < self.first_own_row:
             self._unsettle("SELECT ? AS row", (row,))
-        self.change(
-            "INSERT INTO images (uri, file, row, label, bytes) VALUES (?, ?, ?, ?, ?)",
-            (raw.uri, file, row, raw.label, nbytes),
-        )
+        self._add((raw.uri, file, row, raw.label, nbytes, None, None, None))
         facts = (raw.patient_id, raw.study_id, raw.site, raw.modality, raw.hidden_label)
         held_out = -1 if raw.split is None else SPLITS.index(raw.split)
         self.change(
@@ -271,10 +269,14 @@ class Journal:
     def refuse(self, uri: str, file: int, nbytes: int, fault: tuple[str, str], slice_id: str | None) -> None:
         """A row of the quarantine; with a slice_id, the same bytes are refused wherever they stand."""
         known = None if slice_id is None else bytes.fromhex(slice_id)
-        self.change(
-            "INSERT INTO images (uri, file, bytes, slice_id, reason, detail) VALUES (?, ?, ?, ?, ?, ?)",
-            (uri, file, nbytes, known, *fault),
-        )
+        self._add((uri, file, None, None, nbytes, known, *fault))
+
+    def _add(self, values: tuple[Any, ...]) -> None:
+        columns = "uri, file, row, label, bytes, slice_id, reason, detail"
+        try:
+            self.change(f"INSERT INTO images ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)  # noqa: S608  # no input
+        except sqlite3.IntegrityError as error:
+            raise ArchiveError(f"{values[0]}: two images of the archive have this name; rename one") from error
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of each shard, by name."""

@@ -196,5 +196,5 @@ def _clean(name: str) -> str:
 
 
 def _text(name: str) -> str:
-    """Name as valid Unicode: bytes that are none stand as backslash escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """Name as valid Unicode: bytes that are none stand as backslash escapes, which no other name reads as."""
+    return os.fsencode(name).replace(b"\\x", b"\\x5cx").decode("utf-8", "backslashreplace")
