@@ -14,10 +14,11 @@ from torch.nn.functional import conv2d
 from scanloop.archive.decode import decode
 from scanloop.embedding.compiled import fold_normalisation, fold_stride
 from scanloop.embedding.encoders import ENCODERS, new_encoder
-from scanloop.embedding.engine import Engine, Precision
+from scanloop.embedding.engine import Device, Engine, Precision
 from scanloop.embedding.pixels import pixel_blocks
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.embedding.quantisation import best_bounds, calibrate, owed, rounded_to_bytes
+from scanloop.embedding.torch_backend import AUTOCAST, TorchBackend
 from scanloop.embedding.weights import CAFFE, PLAIN, load_weights
 from scanloop.errors import ConfigError
 from scanloop.types import Image
@@ -209,3 +210,128 @@ def test_real_slices_under_real_weights_keep_their_direction(
     expected = Engine(encoder, preprocess, 32)(slices)
     vectors = Engine(encoder, preprocess, 32, precision, slices[::2])(slices)
     assert cosines(vectors, expected).min() >= LEAST_COSINE[precision]
+
+
+def test_groups_come_back_whole_and_in_order_whatever_their_sizes_and_colours() -> None:
+    slices, sizes = draw(40), [0, 1, 17, 0, 9, 13]
+    ends = np.cumsum(sizes)
+    groups = [
+        (f"g{number}", slices[end - size : end]) for number, (size, end) in enumerate(zip(sizes, ends, strict=True))
+    ]
+    one = engine("smallcnn", "int8", batch_size=4)
+    found = list(one.over(groups, np.asarray))
+    assert [name for name, _ in found] == [name for name, _ in groups]
+    expected = one(slices)
+    for (_, vectors), size, end in zip(found, sizes, ends, strict=True):
+        np.testing.assert_array_equal(vectors, expected[end - size : end])
+
+
+def test_no_more_than_a_few_slices_are_decoded_ahead() -> None:
+    """Memory is bounded: while the first vectors wait to be taken, most of the archive is still untouched."""
+    slices, decoded = draw(32), []
+
+    def decode(number: int) -> Image:
+        decoded.append(number)
+        return slices[number % 32]
+
+    one = engine("smallcnn", "bf16", batch_size=8)
+    stream = one.over(((group, range(group * 32, group * 32 + 32)) for group in range(200)), decode)
+    next(stream)
+    assert len(decoded) < 32 * (8 * one.cores + 8) < 200 * 32
+    stream.close()
+
+
+def test_an_error_in_decoding_reaches_the_caller() -> None:
+    def broken(_: int) -> Image:
+        raise ConfigError("broken")
+
+    with pytest.raises(ConfigError, match="broken"):
+        list(engine("smallcnn", "float32").over([("g", range(9))], broken))
+
+
+@pytest.mark.parametrize("preprocess", [Preprocess(), CAFFE, PLAIN], ids=["imagenet", "caffe", "plain"])
+def test_torch_normalises_bytes_as_the_preprocessing_does_to_the_bit(preprocess: Preprocess) -> None:
+    preprocess = Preprocess(64, 32, preprocess.mean, preprocess.std, preprocess.bgr)
+    backend = TorchBackend(new_encoder("smallcnn", seed=1), preprocess, "float32", "cpu", 9)
+    slices = draw(9)
+    normalised = backend._normalised(backend.prepare(slices))
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(normalised.numpy(), preprocess(slices))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_torch_computes_in_half_precision_what_a_gpu_would(precision: str) -> None:
+    encoder, slices = new_encoder("smallcnn", seed=1).eval(), draw(12)
+    backend = TorchBackend(encoder, Preprocess(input_px=64), precision, "cpu", 12)
+    seen: list[torch.dtype] = []
+    backend._encoder.blocks[0][0].register_forward_hook(lambda *given: seen.append(given[2].dtype))
+    vectors = backend.start(backend.prepare(slices))()
+    assert seen == [AUTOCAST[precision]]
+    assert vectors.dtype == np.float16
+    assert cosines(vectors, Engine(encoder, Preprocess(input_px=64), 12)(slices)).min() > 0.9995
+    assert next(encoder.parameters()).dtype == torch.float32, "the caller's encoder is left as it is"
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "message"),
+    [
+        ("float32", "cuda", "torch finds no GPU here; set embed.device to cpu or auto"),
+        ("fp16", "auto", "fp16 needs a GPU, and there is none; set it to bf16 or int8"),
+    ],
+)
+def test_a_device_or_precision_that_is_not_there_is_refused_with_the_way_out(
+    precision: Precision, device: Device, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=message):
+        Engine(new_encoder("smallcnn", seed=1), Preprocess(input_px=32), 4, precision, device=device)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_a_gpu_gives_the_vectors_of_the_cpu_within_the_bound(precision: Precision) -> None:
+    slices = draw(70)
+    exact = Engine(new_encoder("resnet18", seed=1), Preprocess(input_px=64), 16, device="cpu")(slices)
+    found = Engine(new_encoder("resnet18", seed=1), Preprocess(input_px=64), 16, precision, device="cuda")(slices)
+    assert cosines(found, exact).min() >= 0.9995
+
+
+def test_an_encoder_that_cannot_be_compiled_is_refused_with_the_way_out() -> None:
+    encoder = new_encoder("smallcnn", seed=1)
+    encoder.blocks[0][0].stride = (1, 1)
+    with pytest.raises(ConfigError, match=r"no stride of 2\); set embed.precision to float32"):
+        Engine(encoder, Preprocess(input_px=64), 4, "bf16")(draw(2))
+    with pytest.raises(ConfigError, match=r"need an even pretrain\.input_px, not 33"):
+        Engine(new_encoder("smallcnn", seed=1), Preprocess(input_px=33), 4, "bf16")
+
+
+def test_a_compiled_network_sees_whole_batches_only_and_gives_the_same_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def compiled(network: torch.nn.Module, **_: object) -> object:
+        def run(images: torch.Tensor) -> torch.Tensor:
+            shapes.append(tuple(images.shape))
+            return network(images)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    slices, encoder = draw(21), new_encoder("smallcnn", seed=1)
+    plain = Engine(encoder, Preprocess(input_px=64), 8)(slices)
+    found = Engine(encoder, Preprocess(input_px=64), 8, compiles=True)(slices)
+    assert set(shapes) == {(8, 3, 64, 64)}
+    np.testing.assert_allclose(found, plain, rtol=2e-3, atol=1e-3)
+
+
+def test_where_torch_cannot_compile_the_network_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object, **__: object) -> object:
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    slices, encoder = draw(5), new_encoder("smallcnn", seed=1)
+    found = Engine(encoder, Preprocess(input_px=64), 8, compiles=True)(slices)
+    np.testing.assert_array_equal(found, Engine(encoder, Preprocess(input_px=64), 8)(slices))
+    assert "torch.compile failed (no compiler here)" in caplog.text

@@ -77,6 +77,7 @@ class EmbedConfig(Section):
         "float32", description="Inside the network; on a CPU bf16 and int8 are compiled, several times faster"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU, where there is one; int8: no")
+    compiles: bool = Field(False, description="Have torch compile what it runs: a minute at the start, on a GPU")
     calibration_slices: int = Field(128, ge=1, le=10_000, description="Slices, drawn by seed, that int8 is scaled by")
     fidelity_slices: int = Field(64, ge=2, le=10_000, description="Slices, drawn by seed, compared with float32")
     min_cosine: Share = Field(0.99, description="Least cosine of these slices' vectors to those of float32")

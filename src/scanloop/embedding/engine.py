@@ -71,6 +71,7 @@ class Engine:
         sample: Sequence[Image] = (),
         *,
         device: Device = "auto",
+        compiles: bool = False,
     ) -> None:
         """Make an engine.
 
@@ -81,6 +82,7 @@ class Engine:
             precision: Of the numbers inside the network; vectors are float16 in any case.
             sample: Slices that int8 is calibrated with; not used otherwise.
             device: Where to compute; "auto" takes the GPU where there is one, but for int8.
+            compiles: Whether torch compiles what it runs; a minute at the start, for what gains by it.
 
         Raises:
             ConfigError: The precision needs a sample, a package or a device that is missing.
@@ -89,7 +91,7 @@ class Engine:
         self.preprocess = preprocess
         self.batch_size = batch_size
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.backend = self._backend(precision, sample, device)
+        self.backend = self._backend(precision, sample, device, compiles)
 
     def __call__(self, images: Sequence[Image]) -> Half:
         """Embeddings of slices.
@@ -174,12 +176,13 @@ class Engine:
             if not left:
                 yield part.name, vectors
 
-    def _backend(self, precision: Precision, sample: Sequence[Image], device: Device) -> Backend:
+    def _backend(self, precision: Precision, sample: Sequence[Image], device: Device, compiles: bool) -> Backend:
         on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available() and precision != "int8")
         if on_gpu or precision == "float32":
             from scanloop.embedding.torch_backend import TorchBackend
 
-            return TorchBackend(self.encoder, self.preprocess, precision, "cuda" if on_gpu else "cpu")
+            where = "cuda" if on_gpu else "cpu"
+            return TorchBackend(self.encoder, self.preprocess, precision, where, self.batch_size, compiles)
         if precision == "fp16":
             raise ConfigError("embed.precision fp16 needs a GPU, and there is none; set it to bf16 or int8")
         from scanloop.embedding.compiled import CompiledBackend

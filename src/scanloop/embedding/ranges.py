@@ -157,7 +157,13 @@ class Maker:
             sample = [self._read(location) for location in self._calibration.values()] if precision == "int8" else []
             config = self._config
             self._engines[precision] = Engine(
-                self._net, self._preprocess, config.batch_size, precision, sample, device=config.device
+                self._net,
+                self._preprocess,
+                config.batch_size,
+                precision,
+                sample,
+                device=config.device,
+                compiles=config.compiles,
             )
         return self._engines[precision]
 
@@ -179,8 +185,9 @@ class Maker:
 
     def _made_by(self, precision: str) -> str:
         """Digest of all that decides the vectors of a given shard, to the bit."""
+        config = self._config
         calibrated_with = list(self._calibration) if precision == "int8" else []
-        how = [self._config.batch_size, precision, self._config.device, calibrated_with]
+        how = [config.batch_size, precision, config.device, config.compiles, calibrated_with]
         return digest([self.encoder_digest, *how, code_digest(__name__), packages()])
 
     def _known_fidelity(self) -> dict[Precision, Fidelity]:

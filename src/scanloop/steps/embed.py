@@ -1,5 +1,7 @@
 """Embed: one float16 vector a slice, one file a shard; a shard that was embedded before is not embedded again."""
 
+import contextlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from scanloop.embedding.cache import vectors_path
 from scanloop.embedding.ranges import Maker, shards_of
 from scanloop.errors import ArtifactError
 from scanloop.steps.embed_part import seconds_folder, store_of
+
+LEFTOVER_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def embed(config: EmbedConfig, *, catalog: Path, encoder: Path, output: Path) ->
     precision = next(reversed(maker.fidelity), config.precision)
     facts = {"encoder_digest": maker.encoder_digest, "dimension": maker.dimension, "dtype": "float16", "files": files}
     write_json(output / "embeddings.json", facts | {"precision": precision, "fidelity": maker.fidelity})
+    _tidy(store)
     _charge_parts(seconds_folder(store, config, maker.encoder_digest), scratch(output))
     return EmbedSummary(slices, maker.dimension, maker.encoder_digest, precision)
 
@@ -76,6 +81,14 @@ def _copy(stored: Path, path: Path) -> None:
         write_bytes(path, stored.read_bytes())
     except FileNotFoundError as error:
         raise ArtifactError(f"{stored} has gone while it was collected; run embed again") from error
+
+
+def _tidy(store: Path) -> None:
+    """Remove what killed tasks left half written; a file of the last hour may still be under way."""
+    for leftover in store.rglob("*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+                leftover.unlink()
 
 
 def _charge_parts(worked: Path, own: Path) -> None:
