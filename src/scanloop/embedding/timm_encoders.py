@@ -1,6 +1,6 @@
 """Any image encoder of timm, where timm is installed: `timm:NAME`."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -8,6 +8,8 @@ from scanloop.embedding.vision import torchvision
 from scanloop.errors import ConfigError, WeightsError
 
 PREFIX = "timm:"
+
+Colours: TypeAlias = tuple[float, float, float]
 
 
 class Trunk(nn.Module):
@@ -60,10 +62,11 @@ def timm_state(name: str) -> dict[str, Tensor]:
     return state
 
 
-def timm_colours(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def timm_colours(name: str) -> tuple[Colours, Colours]:
     """Mean and standard deviation per channel that a timm model was trained with, in units of 0..255."""
     facts = _model(name, pretrained=False).pretrained_cfg
-    return tuple(255 * value for value in facts["mean"]), tuple(255 * value for value in facts["std"])
+    (red, green, blue), spread = facts["mean"], facts["std"]
+    return (255 * red, 255 * green, 255 * blue), (255 * spread[0], 255 * spread[1], 255 * spread[2])
 
 
 def _model(name: str, pretrained: bool) -> Any:

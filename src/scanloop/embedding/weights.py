@@ -116,12 +116,13 @@ def _load_torchvision(encoder: Encoder, state: Any) -> None:
 
 def _load_timm(encoder: Encoder, state: Any) -> None:
     """Copy a state dict in timm's naming, with or without a classifier, into the one block."""
-    ours = encoder.blocks[0].net.state_dict()
+    net: Any = encoder.blocks[0].net
+    ours = net.state_dict()
     if not isinstance(state, dict) or (missing := sorted(set(ours) - set(state))):
         lacks = f"lack {missing[0]}" if isinstance(state, dict) else "are no state dict"
         raise WeightsError(f"the weights of {encoder.name} {lacks}; take those of the same model")
     try:
-        encoder.blocks[0].net.load_state_dict({name: state[name] for name in ours})
+        net.load_state_dict({name: state[name] for name in ours})
     except RuntimeError as error:
         raise WeightsError(f"the weights do not fit {encoder.name}: {str(error).splitlines()[-1].strip()}") from error
 
