@@ -185,7 +185,7 @@ def agreement() -> dict[str, float]:
 
 
 def stages(payloads: list[bytes], core: int, repeats: int) -> dict[str, float]:
-    """Milliseconds an image of each stage on one core, the least of several repetitions, which other work slows least."""
+    """Milliseconds an image of each stage on one core: the least of several repetitions, as other work adds to it."""
     from scanloop.embedding.preprocess import Preprocess
 
     pinned(core)
