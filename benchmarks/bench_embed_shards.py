@@ -2,9 +2,9 @@
 
 SCANLOOP_DATA=... .venv/bin/python benchmarks/bench_embed_shards.py --px 256 --repeats 3
 
-The brain MRI archive, ingested at the side in question, in shards of 1,000, embedded by ResNet-18 at 224 pixels with
+The brain MRI archive, ingested at the side given, in shards of 1,000, embedded by ResNet-18 at 224 pixels with
 seeded weights: reading, decoding PNG, resizing, the network, writing. Each repetition embeds all into a new store.
-Starting (calibration, comparison with float32, compiling) is told beside it: an archive of millions pays it once a task.
+Starting (calibration, comparison with float32, compiling) is told beside it: millions of slices pay it once a task.
 """
 
 import argparse
