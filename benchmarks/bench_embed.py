@@ -5,7 +5,7 @@ SCANLOOP_DATA=... .venv/bin/python benchmarks/bench_embed.py --images 384 --repe
 The plain loop decodes with Pillow, resizes to 256, crops 224 and runs ResNet-18 in torch's float32, one image at a
 time. The engine decodes, resizes, and runs the same network. Repetitions are interleaved, so that a busy machine
 slows all alike; rates are medians over them. Speed is measured with ResNet-18 and seeded weights; agreement with
-float32 on SqueezeNet 1.1 with its ImageNet weights, on every image of the archive.
+float32 on SqueezeNet 1.1 with its ImageNet weights, on every image of the archive. `--skip-agreement` leaves it out.
 """
 
 import argparse
@@ -110,7 +110,7 @@ def speed(payloads: list[bytes], repeats: int, core: int) -> dict[str, list[floa
     pinned(core)
     sample = decoded(payloads[:: max(1, len(payloads) // CALIBRATION)][:CALIBRATION])
     fast = {precision: engine("resnet18", precision, sample) for precision in ("bf16", "int8")}
-    few = payloads[: max(8, len(payloads) // 12)]
+    few = payloads[: max(8, len(payloads) // 16)]
     runs: dict[str, tuple[Callable[[], object], int]] = {"naive": (plain_loop(few), len(few))}
     runs |= {name: (_whole(one, payloads), len(payloads)) for name, one in fast.items()}
     runs["decode"] = (lambda: decoded(payloads), len(payloads))
@@ -158,21 +158,54 @@ def together(payloads: list[bytes], cores: list[int], seconds: float) -> float:
 
 
 def agreement() -> dict[str, float]:
-    """Least cosine and share of equal 10 nearest neighbours against Pillow and float32, over the whole archive."""
+    """Least cosine, and share of equal 10 nearest neighbours, to float32, over the whole archive.
+
+    Against float32 on the same slices, which is what a precision costs; and, "from files", against float32 on files
+    decoded by Pillow at their full size, which is what precision and decoding at half the size cost together.
+    """
     from scanloop.archive.decode import grey_if_equal
 
-    payloads = files()
-    weights = str(data_dir() / WEIGHTS)
-    full = [grey_if_equal(np.array(PIL.Image.open(io.BytesIO(payload)).convert("RGB"))) for payload in payloads]
-    reference = engine("squeezenet1_1", "float32", [], weights)(full).astype(np.float64)
+    payloads, weights = files(), str(data_dir() / WEIGHTS)
     slices = decoded(payloads)
+    full = [grey_if_equal(np.array(PIL.Image.open(io.BytesIO(payload)).convert("RGB"))) for payload in payloads]
+    exact = {
+        name: engine("squeezenet1_1", "float32", [], weights)(images).astype(np.float64)
+        for name, images in (("", slices), ("_from_files", full))
+    }
     order = np.random.default_rng(0).permutation(len(slices))[:CALIBRATION]
-    found = {}
+    sample = [slices[row] for row in order]
+    found = {"agreement_images": float(len(slices))}
     for precision in ("bf16", "int8"):
-        vectors = engine("squeezenet1_1", precision, [slices[row] for row in order], weights)(slices).astype(np.float64)
-        found[f"cosine_{precision}_min"] = float(_cosines(vectors, reference).min())
-        found[f"knn10_agreement_{precision}"] = _shared_neighbours(vectors, reference, 10)
+        vectors = engine("squeezenet1_1", precision, sample, weights)(slices).astype(np.float64)
+        for name, reference in exact.items():
+            found[f"cosine_{precision}_min{name}"] = float(_cosines(vectors, reference).min())
+            found[f"knn10_agreement_{precision}{name}"] = _shared_neighbours(vectors, reference, 10)
+    found["knn10_agreement_decoding_alone"] = _shared_neighbours(*exact.values(), 10)
     return found
+
+
+def stages(payloads: list[bytes], core: int, repeats: int) -> dict[str, float]:
+    """Milliseconds an image of each stage on one core: the least of several repetitions, as other work adds to it."""
+    from scanloop.embedding.preprocess import Preprocess
+
+    pinned(core)
+    slices = [one for one in decoded(payloads) if one.ndim == 2]
+    fast = {precision: engine("resnet18", precision, slices[:CALIBRATION]).backend for precision in ("bf16", "int8")}
+    batches = [slices[start : start + BATCH] for start in range(0, len(slices), BATCH)]
+    prepared = [fast["int8"].prepare(batch) for batch in batches]
+    preprocess = Preprocess()
+    runs: dict[str, Callable[[], object]] = {
+        "decode": lambda: decoded(payloads),
+        "resize": lambda: [fast["int8"].prepare(batch) for batch in batches],
+        "resize_in_pillow": lambda: [preprocess.square(one) for one in slices],
+        **{f"forward_{name}": lambda one=one: [one.start(batch)() for batch in prepared] for name, one in fast.items()},
+    }
+    least = dict.fromkeys(runs, float("inf"))
+    for _ in range(repeats):
+        for name, work in runs.items():
+            count = len(payloads) if name == "decode" else len(slices)
+            least[name] = min(least[name], 1000 / rate(work, count))
+    return {f"{name}_ms": value for name, value in least.items()}
 
 
 def _unit(vectors: Any) -> Any:
@@ -193,18 +226,17 @@ def _shared_neighbours(one: Any, other: Any, k: int) -> float:
     return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(*neighbours, strict=True)]))
 
 
-def _speed_alone(payloads: list[bytes], repeats: int, core: int, results: Any) -> None:
-    rates = speed(payloads, repeats, core)
-    results.put((rates, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+def _alone(work: Callable[..., Any], arguments: tuple[Any, ...], results: Any) -> None:
+    results.put((work(*arguments), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
-def measure_speed(payloads: list[bytes], repeats: int, core: int) -> tuple[dict[str, list[float]], float]:
-    """Rates, and peak memory in MB, of a process of its own."""
+def alone(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """What a process of its own makes, and its peak memory in MB."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    process = context.Process(target=_speed_alone, args=(payloads, repeats, core, results))
+    process = context.Process(target=_alone, args=(work, arguments, results))
     process.start()
-    found: tuple[dict[str, list[float]], float] = results.get(timeout=900)
+    found: tuple[Any, float] = results.get(timeout=900)
     process.join()
     return found
 
@@ -217,12 +249,13 @@ def scaling(payloads: list[bytes], cores: list[int], repeats: int, seconds: floa
 def main() -> None:
     """Measure speed, scaling and agreement; print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=384)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="length of a measurement of scaling")
+    parser.add_argument("--skip-agreement", action="store_true")
     arguments = parser.parse_args()
     payloads, cores = files(arguments.images), sorted(os.sched_getaffinity(0))
-    rates, peak = measure_speed(payloads, arguments.repeats, cores[-1])
+    rates, peak = alone(speed, payloads, arguments.repeats, cores[-1])
     middle = {name: statistics.median(values) for name, values in rates.items()}
     ratios = {name: [b / a for a, b in zip(rates["naive"], rates[name], strict=True)] for name in ("bf16", "int8")}
     figures = {
@@ -239,10 +272,12 @@ def main() -> None:
         "decode_share": middle["int8"] / middle["decode"],
         "peak_rss_mb": peak,
     }
+    figures |= alone(stages, payloads[:128], cores[-1], arguments.repeats)[0]
     if len(cores) > 1:
         found = scaling(payloads, cores[:2], arguments.repeats, arguments.seconds)
         figures |= {"two_core_scaling": statistics.median(found), "two_core_scaling_range": [min(found), max(found)]}
-    figures |= agreement()
+    if not arguments.skip_agreement:
+        figures |= agreement()
     print(json.dumps({name: round(v, 5) if isinstance(v, float) else v for name, v in figures.items()}))
 
 

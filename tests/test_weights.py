@@ -1,7 +1,9 @@
 """Pretrained weights: the features are those of the file's own network, and a wrong file is refused."""
 
 import email.message
+import hashlib
 import pickle
+import shutil
 import tarfile
 import urllib.error
 from pathlib import Path
@@ -224,3 +226,15 @@ def test_imagenet_preprocessing_is_torchvisions_own() -> None:
     np.testing.assert_allclose(np.array(IMAGENET.mean) / 255, own.mean, atol=1e-9)
     np.testing.assert_allclose(np.array(IMAGENET.std) / 255, own.std, atol=1e-9)
     assert (IMAGENET.archive_px, IMAGENET.input_px) == (own.resize_size[0], own.crop_size[0])
+
+
+def test_a_file_is_held_to_the_hash_that_its_name_promises(tmp_path: Path) -> None:
+    encoder = new_encoder("resnet18", seed=5)
+    net = torchvision().models.resnet18(weights=None)
+    torch.save(net.state_dict(), tmp_path / "plain.pth")
+    digest = hashlib.sha256((tmp_path / "plain.pth").read_bytes()).hexdigest()
+    kept = shutil.copy(tmp_path / "plain.pth", tmp_path / f"resnet18-{digest[:8]}.pth")
+    load_weights(encoder, str(kept), 64)
+    broken = shutil.copy(tmp_path / "plain.pth", tmp_path / "resnet18-f37072fd.pth")
+    with pytest.raises(WeightsError, match=rf"starts with f37072fd, the bytes have {digest[:8]}; fetch the file again"):
+        load_weights(encoder, str(broken), 64)

@@ -48,7 +48,11 @@ class ValidateConfig(Section):
 class PretrainConfig(Section):
     """Where the encoder comes from: self-supervised training on the pool, a weights file, or both."""
 
-    encoder: Literal["smallcnn", "resnet18", "squeezenet1_1"] = "smallcnn"
+    encoder: str = Field(
+        "smallcnn",
+        pattern=r"^(smallcnn|resnet18|resnet50|squeezenet1_1|timm:[A-Za-z0-9_.-]+)$",
+        description="smallcnn, resnet18, resnet50, squeezenet1_1, or timm:NAME where timm is installed",
+    )
     weights: str | None = Field(None, description="File to start from, or 'imagenet' to download torchvision's")
     method: Literal["simclr", "none"] = Field("simclr", description="'none' takes the weights as they are")
     input_px: int = Field(64, ge=16, le=512)

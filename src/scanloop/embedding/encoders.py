@@ -1,6 +1,7 @@
 """The encoders: images in, one vector out, as a chain of blocks so that the last ones can be trained alone."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from scanloop.artifacts import check_artifact, read_json, write_bytes
 from scanloop.embedding.preprocess import Preprocess, preprocess_from
+from scanloop.embedding.timm_encoders import PREFIX, timm_blocks
 from scanloop.embedding.vision import torchvision
 from scanloop.errors import ArtifactError
 
@@ -19,7 +21,7 @@ class Encoder(nn.Module):
     """A chain of convolutional blocks with global average pooling at its end.
 
     Attributes:
-        name: Key of `ENCODERS`.
+        name: Key of `ENCODERS`, or "timm:" and the name of a model.
         blocks: The chain; (n, 3, s, s) in, (n, dimension, s', s') out.
         dimension: Length of an embedding.
     """
@@ -57,10 +59,10 @@ def _smallcnn() -> tuple[nn.ModuleList, int]:
     ), widths[-1]
 
 
-def _resnet18() -> tuple[nn.ModuleList, int]:
-    net = torchvision().models.resnet18(weights=None)
+def _resnet(name: str) -> tuple[nn.ModuleList, int]:
+    net = getattr(torchvision().models, name)(weights=None)
     stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-    return nn.ModuleList([stem, net.layer1, net.layer2, net.layer3, net.layer4]), 512
+    return nn.ModuleList([stem, net.layer1, net.layer2, net.layer3, net.layer4]), net.fc.in_features
 
 
 def _squeezenet1_1() -> tuple[nn.ModuleList, int]:
@@ -71,17 +73,26 @@ def _squeezenet1_1() -> tuple[nn.ModuleList, int]:
 
 ENCODERS: Mapping[str, Callable[[], tuple[nn.ModuleList, int]]] = {
     "smallcnn": _smallcnn,
-    "resnet18": _resnet18,
+    "resnet18": partial(_resnet, "resnet18"),
+    "resnet50": partial(_resnet, "resnet50"),
     "squeezenet1_1": _squeezenet1_1,
 }
 """Encoders by name. The last two blocks are those that fine-tuning trains."""
 
 
 def new_encoder(name: str, seed: int) -> Encoder:
-    """Encoder with weights drawn from a seed."""
+    """Encoder with weights drawn from a seed.
+
+    Args:
+        name: Key of `ENCODERS`, or "timm:" and the name of a model of timm.
+        seed: Of the weights.
+
+    Raises:
+        ConfigError: timm is not installed, or knows no such model.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Encoder(name, *ENCODERS[name]())
+        return Encoder(name, *(timm_blocks(name) if name.startswith(PREFIX) else ENCODERS[name]()))
 
 
 def write_encoder(directory: Path, encoder: Encoder) -> None:
