@@ -186,8 +186,7 @@ def dies_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("stride", [20, pytest.param(1, marks=pytest.mark.integration)])
 def test_killed_between_any_two_writes_and_run_again_it_ends_the_same(run: Path, tmp_path: Path, stride: int) -> None:
-    patient = patient_of(run)
-    original = shutil.copytree(run, tmp_path / "original")
+    patient, original = patient_of(run), shutil.copytree(run, tmp_path / "original")
     forget(run, patient, tmp_path / "key")
     expected, kills, count = files(run), 0, stride // 2
     while True:
