@@ -12,7 +12,7 @@ from scanloop.errors import ArchiveError, ConfigError
 from scanloop.tables import TABLES
 
 KILLS, LONGEST_SECONDS = 10, 15.0
-MAY_BE_EMPTY = {"quarantine.parquet"}
+MAY_BE_EMPTY = {"quarantine.parquet", "attributes.parquet", "seen.parquet", "pushed_out.parquet"}
 
 
 @dataclass(frozen=True)
