@@ -261,7 +261,7 @@ def test_weights_may_be_taken_as_they_are(chain: Chain, tmp_path: Path) -> None:
 def test_too_small_an_archive_is_refused(tmp_path: Path, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     from scanloop.steps import pretrain as module
 
-    manifest = module.read_table(chain["catalog"], "manifest")
-    monkeypatch.setattr(module, "read_table", lambda *_: manifest[manifest["split"] == "train"].head(7))
+    manifest = module.proven_manifest(chain["catalog"])
+    monkeypatch.setattr(module, "proven_manifest", lambda _: manifest[manifest["split"] == "train"].head(7))
     with pytest.raises(ArchiveError, match="7 slices"):
         pretrain(CONFIG, **chain.inputs("catalog"), output=tmp_path / "encoder")

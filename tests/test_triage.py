@@ -53,7 +53,7 @@ def test_as_few_components_as_keep_the_asked_share_and_never_fewer_than_two(
     projection = fit_projection([vectors(n, d, seed)], variance)
     kept = projection.explained
     assert kept.sum() >= variance - 1e-9
-    assert len(kept) == 2 or kept[:-1].sum() < variance
+    assert len(kept) == 2 or kept[:-1].sum() < variance + 1e-9  # the last may be a rounding error
     np.testing.assert_allclose(projection.components @ projection.components.T, np.eye(len(kept)), atol=1e-9)
 
 
