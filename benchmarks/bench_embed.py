@@ -164,23 +164,25 @@ def agreement() -> dict[str, float]:
     decoded by Pillow at their full size, which is what precision and decoding at half the size cost together.
     """
     from scanloop.archive.decode import grey_if_equal
+    from scanloop.embedding.fidelity import fidelity
 
     payloads, weights = files(), str(data_dir() / WEIGHTS)
     slices = decoded(payloads)
     full = [grey_if_equal(np.array(PIL.Image.open(io.BytesIO(payload)).convert("RGB"))) for payload in payloads]
     exact = {
-        name: engine("squeezenet1_1", "float32", [], weights)(images).astype(np.float64)
+        name: engine("squeezenet1_1", "float32", [], weights)(images)
         for name, images in (("", slices), ("_from_files", full))
     }
     order = np.random.default_rng(0).permutation(len(slices))[:CALIBRATION]
     sample = [slices[row] for row in order]
     found = {"agreement_images": float(len(slices))}
     for precision in ("bf16", "int8"):
-        vectors = engine("squeezenet1_1", precision, sample, weights)(slices).astype(np.float64)
+        vectors = engine("squeezenet1_1", precision, sample, weights)(slices)
         for name, reference in exact.items():
-            found[f"cosine_{precision}_min{name}"] = float(_cosines(vectors, reference).min())
-            found[f"knn10_agreement_{precision}{name}"] = _shared_neighbours(vectors, reference, 10)
-    found["knn10_agreement_decoding_alone"] = _shared_neighbours(*exact.values(), 10)
+            seen = fidelity(vectors, reference)
+            found[f"cosine_{precision}_min{name}"] = seen.cosine_min
+            found[f"knn10_agreement_{precision}{name}"] = seen.neighbours_shared
+    found["knn10_agreement_decoding_alone"] = fidelity(*exact.values()).neighbours_shared
     return found
 
 
@@ -206,24 +208,6 @@ def stages(payloads: list[bytes], core: int, repeats: int) -> dict[str, float]:
             count = len(payloads) if name == "decode" else len(slices)
             least[name] = min(least[name], 1000 / rate(work, count))
     return {f"{name}_ms": value for name, value in least.items()}
-
-
-def _unit(vectors: Any) -> Any:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def _cosines(one: Any, other: Any) -> Any:
-    return (_unit(one) * _unit(other)).sum(axis=1)
-
-
-def _shared_neighbours(one: Any, other: Any, k: int) -> float:
-    """Mean share of the k nearest neighbours by cosine that two sets of vectors have in common."""
-    neighbours = []
-    for vectors in (one, other):
-        similar = _unit(vectors) @ _unit(vectors).T
-        np.fill_diagonal(similar, -np.inf)
-        neighbours.append(np.argsort(-similar, axis=1, kind="stable")[:, :k])
-    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(*neighbours, strict=True)]))
 
 
 def _alone(work: Callable[..., Any], arguments: tuple[Any, ...], results: Any) -> None:

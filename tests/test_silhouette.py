@@ -1,5 +1,7 @@
 """The silhouette on squared distances: linear in the rows, and equal to comparing every pair."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -63,5 +65,5 @@ def test_the_bits_do_not_depend_on_the_number_of_cores(monkeypatch: pytest.Monke
     draw = np.random.default_rng(2)
     points, labels = draw.normal(size=(5000, 16)), draw.integers(0, 3, 5000)
     several = squared_silhouette(points, labels, 3)
-    monkeypatch.setattr(blocks_module.os, "sched_getaffinity", lambda _: {0}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     np.testing.assert_array_equal(squared_silhouette(points, labels, 3), several)

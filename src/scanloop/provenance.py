@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scanloop.cores import usable_cores
 from scanloop.storage.address import is_remote, local_path
 from scanloop.storage.store import open_store
 from scanloop.walk import files_below
@@ -125,7 +126,7 @@ def machine() -> dict[str, Any]:
     """The machine, without what identifies it: processor, cores, system and Python."""
     return {
         "processor": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }

@@ -7,7 +7,7 @@ import numpy as np
 
 from scanloop.acquisition.diversity import k_center_greedy
 from scanloop.acquisition.uncertainty import entropy
-from scanloop.embedding.blocks import blocks
+from scanloop.embedding.blocks import blocks, unit
 from scanloop.types import Float, Groups, Labels, Single, Vectors
 
 
@@ -69,8 +69,7 @@ def select(candidates: Candidates, labelled: Vectors, count: int, candidates_per
 
 def _unit(vectors: Vectors) -> Single:
     """Rows of unit length, block by block: the whole pool may be asked for."""
-    unit = np.empty(vectors.shape, dtype=np.float32)
+    found = np.empty(vectors.shape, dtype=np.float32)
     for rows in blocks(len(vectors)):
-        values = vectors[rows].astype(np.float64)
-        unit[rows] = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-    return unit
+        found[rows] = unit(vectors[rows])
+    return found

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import PIL.Image
 
-from scanloop.archive.duplicates import ThumbnailFile, affordable_bits, near_duplicate_pairs, thumbnail
+from scanloop.archive.duplicates import THUMBNAIL_PX, ThumbnailFile, affordable_bits, near_duplicate_pairs, thumbnail
 from scanloop.archive.journal import Journal
-from scanloop.archive.shards import Location, keep_only, read_png
-from scanloop.archive.splits import LISTED, SPLITS, group_ids, list_name, split_by_group
+from scanloop.archive.shards import Location, keep_only, read_slice
+from scanloop.archive.splits import LISTED, SPLITS, as_line, group_ids, list_name, split_by_group
 from scanloop.artifacts import TableWriter, write_bytes
 from scanloop.config import IngestConfig
 from scanloop.errors import LeakageError
@@ -28,8 +27,10 @@ logger = logging.getLogger("scanloop")
 _FRAME_ROWS = 4096
 
 _MANIFEST = """
-SELECT lower(hex(slice_id)) AS slice_id, lower(hex(sha256)) AS sha256, frame, phash, patient_id, study_id, site,
-    group_id, modality, height, width, bits, label, iif(label IS NULL, NULL, 'source') AS label_source, split,
+SELECT lower(hex(slice_id)) AS slice_id, lower(hex(sha256)) AS sha256, frame,
+    iif(phash IS NULL, NULL, printf('%016llx', phash)) AS phash, patient_id, study_id, site,
+    printf('%016llx', group_id) AS group_id, modality, height, width, bits, label,
+    iif(label IS NULL, NULL, 'source') AS label_source, split,
     shard, offset, length
 FROM slices ORDER BY row
 """
@@ -115,8 +116,10 @@ def write_tables(journal: Journal, output: Path) -> None:
     """Write the manifest and the other tables, a few thousand rows in memory at a time."""
     for name, query in {"manifest": _MANIFEST, **_OTHERS}.items():
         with TableWriter(output, name) as writer:
-            for frame in _frames(journal, query, list(dict.fromkeys(TABLES[name].names))):
-                writer.append(_in_words(frame) if name == "manifest" else frame)
+            for frame in _frames(journal, query, TABLES[name].names):
+                if name == "manifest":
+                    frame["split"] = [SPLITS[code] for code in frame["split"]]
+                writer.append(frame)
 
 
 def write_split_lists(journal: Journal, output: Path) -> None:
@@ -136,7 +139,7 @@ def write_split_lists(journal: Journal, output: Path) -> None:
             sink = io.BytesIO()
             names = "SELECT DISTINCT name FROM named WHERE kind = ? AND split = ? ORDER BY name"
             for (name,) in journal.query(names, (kind, code)):
-                sink.write(name.replace("\\", "\\\\").replace("\n", "\\n").encode() + b"\n")
+                sink.write(as_line(name).encode() + b"\n")
             write_bytes(output / list_name(split, kind), sink.getvalue())
 
 
@@ -158,7 +161,7 @@ def _near_duplicates(
 
     def of(positions: Labels) -> Image:
         wanted = rows[positions]
-        found = np.empty((len(wanted), *thumbnail(np.zeros((1, 1), np.uint8)).shape), np.uint8)
+        found = np.empty((len(wanted), THUMBNAIL_PX, THUMBNAIL_PX), np.uint8)
         found[wanted >= new] = thumbnails(wanted[wanted >= new] - new)
         for position in np.flatnonzero(wanted < new).tolist():
             found[position] = _thumbnail(journal, catalog, int(wanted[position]))
@@ -174,8 +177,7 @@ def _near_duplicates(
 
 def _thumbnail(journal: Journal, catalog: Path, row: int) -> Image:
     ((shard, offset, length),) = journal.query("SELECT shard, offset, length FROM slices WHERE row = ?", (row,))
-    png = read_png(catalog, Location(shard, offset, length))
-    return thumbnail(np.array(PIL.Image.open(io.BytesIO(png), formats=("PNG",))))
+    return thumbnail(read_slice(catalog, Location(shard, offset, length)))
 
 
 def _names(journal: Journal) -> npt.NDArray[np.uint64]:
@@ -211,14 +213,3 @@ def _frames(journal: Journal, query: str, columns: list[str]) -> Iterator[pd.Dat
             yield pd.DataFrame(rows, columns=columns, dtype=object)
             rows = []
     yield pd.DataFrame(rows, columns=columns, dtype=object)
-
-
-def _in_words(frame: pd.DataFrame) -> pd.DataFrame:
-    """The manifest's rows with hashes and groups in hexadecimal and splits by name."""
-    hashes, groups = (frame[name].map(_hexadecimal) for name in ("phash", "group_id"))
-    return frame.assign(phash=hashes, group_id=groups, split=[SPLITS[code] for code in frame["split"]])
-
-
-def _hexadecimal(value: int | None) -> str | None:
-    """64 bits that SQLite holds as a signed number."""
-    return None if value is None else f"{value % (1 << 64):016x}"

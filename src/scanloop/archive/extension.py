@@ -1,6 +1,5 @@
 """A catalog that grew: what an earlier one holds is taken over, and only what is new or changed is read."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -100,10 +99,10 @@ def _take_slices(journal: Journal, frame: pd.DataFrame, first: int) -> None:
         hashed = None if one["phash"] is None else _signed(int(one["phash"], 16))
         digests = bytes.fromhex(one["slice_id"]), bytes.fromhex(one["sha256"])
         values.append((row, *digests, hashed, SPLITS.index(one["split"]), *(one[name] for name in _KEPT)))
-        journal.change("INSERT INTO links VALUES (?, ?)", (json.dumps(["group", None, one["group_id"]]), row))
+        journal.link("group", None, one["group_id"], row)
         for kind in ("patient", "study"):
             if (name := one[f"{kind}_id"]) is not None:
-                journal.change("INSERT INTO links VALUES (?, ?)", (json.dumps([kind, one["site"], name]), row))
+                journal.link(kind, one["site"], name, row)
     sql = (
         "INSERT INTO slices (row, slice_id, sha256, phash, held_out, frame, height, width, bits, shard, offset, "
         "length, patient_id, study_id, site, modality) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

@@ -1,7 +1,6 @@
 """From raw images to slices: one slice for the same bytes, one row of quarantine for what cannot come in."""
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +26,7 @@ from scanloop.archive.journal import Fresh, Journal
 from scanloop.archive.readers.record import Frame, Later, Payload, RawImage
 from scanloop.archive.shards import ShardWriter
 from scanloop.config import IngestConfig
+from scanloop.cores import usable_cores
 from scanloop.errors import ImageError
 from scanloop.types import Image, Single
 
@@ -106,7 +106,7 @@ class Intake:
         """Images in their order, each decoded by then."""
         under_way: deque[_Candidate] = deque()
         coming: set[str] = set()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         with ThreadPoolExecutor(cores, thread_name_prefix="decode") as pool:
             for raw in images:
                 slice_id, sha256 = slice_digest(raw.payload, raw.frame)

@@ -225,8 +225,12 @@ class Journal:
         )
         for kind, name in (("patient", raw.patient_id), ("study", raw.study_id)):
             if name is not None:
-                self.change("INSERT OR IGNORE INTO links VALUES (?, ?)", (json.dumps([kind, raw.site, name]), row))
+                self.link(kind, raw.site, name, row)
         self._add_attributes(row, raw.attributes)
+
+    def link(self, kind: str, site: str | None, name: str, row: int) -> None:
+        """Slices that share a patient or a study of a site, or a group, belong together."""
+        self.change("INSERT OR IGNORE INTO links VALUES (?, ?)", (_key(kind, site, name), row))
 
     def settle(self) -> bool:
         """Forget the files that went, and say whether the source must be read once more.
@@ -256,7 +260,7 @@ class Journal:
         """Take from a slice what its images said of it; how held out it was, and its group's others, stay."""
         sql = "SELECT site, patient_id, study_id FROM slices WHERE row = ?"
         site, *names = self._database.execute(sql, (row,)).fetchone()
-        keys = [(json.dumps([kind, site, name]), row) for kind, name in zip(("patient", "study"), names, strict=True)]
+        keys = [(_key(kind, site, name), row) for kind, name in zip(("patient", "study"), names, strict=True)]
         self.change_each("DELETE FROM links WHERE key = ? AND row = ?", keys)
         facts = "patient_id = NULL, study_id = NULL, site = NULL, modality = NULL, hidden_label = NULL"
         self.change(f"UPDATE slices SET {facts} WHERE row = ?", (row,))  # noqa: S608  # no input
@@ -281,6 +285,10 @@ class Journal:
     def digests(self) -> dict[str, str]:
         """SHA-256 of each shard, by name."""
         return dict(self.query("SELECT name, digest FROM shards ORDER BY name"))
+
+
+def _key(kind: str, site: str | None, name: str) -> str:
+    return json.dumps([kind, site, name])
 
 
 def _stamp(version: str | None) -> str | None:

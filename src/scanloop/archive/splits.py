@@ -130,7 +130,7 @@ def split_lists(manifest: pd.DataFrame) -> dict[tuple[str, str], set[str]]:
     A patient is named as in the manifest, so by a pseudonym where the archive is de-identified, and as `site/patient`
     where the manifest knows the site.
     """
-    patients = _patients(manifest)
+    patients = patient_names(manifest)
     columns = {"groups": manifest["group_id"].astype(str), "patients": patients}
     return {
         (split, kind): set(names[manifest.loc[names.index, "split"] == split])
@@ -199,15 +199,12 @@ def patient_names(manifest: pd.DataFrame) -> pd.Series:
     known = manifest[manifest["patient_id"].notna()]
     site = known["site"].map(lambda name: "" if name is None or name != name else f"{name}/")  # noqa: PLR0124  NaN
     names = site.astype(str) + known["patient_id"].astype(str)
-    return names.map(lambda name: name.replace("\\", "\\\\").replace("\n", "\\n"))  # a line holds one name
+    return names.map(as_line)
 
 
-def _patients(manifest: pd.DataFrame) -> pd.Series:
-    """Name of the patient of each row that has one; patients of two sites may share a number."""
-    known = manifest[manifest["patient_id"].notna()]
-    site = known["site"].map(lambda name: "" if name is None or name != name else f"{name}/")  # noqa: PLR0124  NaN
-    names = site.astype(str) + known["patient_id"].astype(str)
-    return names.map(lambda name: name.replace("\\", "\\\\").replace("\n", "\\n"))  # a line holds one name
+def as_line(name: str) -> str:
+    """Name as it stands in a list that holds one a line."""
+    return name.replace("\\", "\\\\").replace("\n", "\\n")
 
 
 def _read_list(path: Path) -> set[str]:

@@ -1,6 +1,5 @@
 """A bundle in memory: images in, calibrated probabilities out, through ONNX Runtime alone."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ import numpy.typing as npt
 
 from scanloop.archive.decode import decode
 from scanloop.calibration.scaling import probabilities_of
+from scanloop.cores import usable_cores
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.types import Float, Image
 
@@ -120,4 +120,4 @@ def onnx_forward(model: bytes, threads: int | None = None) -> Forward:
 
 def available_cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()

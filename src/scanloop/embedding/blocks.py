@@ -1,13 +1,16 @@
 """Rows of a large matrix, block by block: bounded memory, every core at work, the same bits on any number of cores."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
 
+import numpy as np
 from threadpoolctl import threadpool_limits
+
+from scanloop.cores import usable_cores
+from scanloop.types import Float, Vectors
 
 Workers: TypeAlias = ThreadPoolExecutor
 
@@ -21,7 +24,7 @@ BLOCK_ROWS = 2048
 @contextmanager
 def workers() -> Iterator[Workers]:
     """A thread a core, each with one thread of BLAS, whose own threads would add in an order that depends on cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     with threadpool_limits(1), ThreadPoolExecutor(cores) as pool:
         yield pool
 
@@ -49,3 +52,10 @@ def blocks(rows: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def unit(rows: Vectors) -> Float:
+    """Rows (n, d) at unit length, float64; a row of zeros stays one."""
+    values = rows.astype(np.float64)
+    found: Float = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    return found

@@ -202,10 +202,10 @@ class _Translation:
         source: Any = node.args[0]
         weight = conv.weight.detach().numpy()
         stride, before = _pair(conv.stride), _pair(conv.padding)
-        after = before
-        if source.op == "placeholder":
+        after, reads_bytes = before, source.op == "placeholder"
+        if reads_bytes:
             weight, stride, before, after = self._on_blocks(conv)
-        weights, bias = self._rounded(node.name, weight, source.op == "placeholder")
+        weights, bias = self._rounded(node.name, weight, reads_bytes)
         if conv.bias is not None:
             bias = bias + conv.bias.detach().numpy()
         result = self.op.convolution(self.values[source], weights, stride, before, after, _pair(conv.dilation))

@@ -1,6 +1,5 @@
 """The embedding engine: slices in, float16 vectors out, decoded ahead and computed on every core or on a GPU."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import numpy as np
 import torch
 
+from scanloop.cores import usable_cores
 from scanloop.embedding.blocks import in_order
 from scanloop.embedding.encoders import Encoder
 from scanloop.embedding.preprocess import Preprocess
@@ -90,7 +90,7 @@ class Engine:
         self.encoder = encoder.eval()
         self.preprocess = preprocess
         self.batch_size = batch_size
-        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.cores = usable_cores()
         self.backend = self._backend(precision, sample, device, compiles)
 
     def __call__(self, images: Sequence[Image]) -> Half:

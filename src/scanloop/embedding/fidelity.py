@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scanloop.config import EmbedConfig
+from scanloop.embedding.blocks import unit
 from scanloop.embedding.engine import Precision
 from scanloop.errors import ConfigError
 from scanloop.types import Half
@@ -39,7 +40,7 @@ class Fidelity:
 
 def fidelity(vectors: Half, exact: Half) -> Fidelity:
     """Compare vectors (n, d) with those of the same slices in float32, n at least 1."""
-    one, other = _unit(vectors), _unit(exact)
+    one, other = unit(vectors), unit(exact)
     cosines = (one * other).sum(axis=1)
     shared = _neighbours_shared(one, other, min(NEIGHBOURS, len(one) - 1))
     least, mean = float(cosines.min()), float(cosines.mean())
@@ -80,12 +81,6 @@ def first_faithful(config: EmbedConfig, embed: Callable[[Precision], Half]) -> d
 def _in_turn(precision: Precision) -> tuple[Precision, ...]:
     """The precision asked for, and slower ones after it."""
     return ("int8", "bf16", "float32") if precision == "int8" else (precision, "float32")
-
-
-def _unit(vectors: Half) -> Floats:
-    wide = vectors.astype(np.float64)
-    unit: Floats = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
-    return unit
 
 
 def _neighbours_shared(one: Floats, other: Floats, k: int) -> float:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from scanloop.embedding.blocks import unit
 from scanloop.types import Float, Half, Labels
 
 BLOCK_ROWS = 4096
@@ -22,11 +23,11 @@ def neighbour_vote(
     Returns:
         Winning class (n,), the lower index on a tie, and its share (n,), 1/classes..1.
     """
-    base = _unit(labelled)
+    base = unit(labelled)
     count = min(neighbours, len(base))
     winners, shares = np.empty(len(queries), dtype=np.int64), np.empty(len(queries))
     for start in range(0, len(queries), BLOCK_ROWS):
-        similarity = _unit(queries[start : start + BLOCK_ROWS]) @ base.T
+        similarity = unit(queries[start : start + BLOCK_ROWS]) @ base.T
         nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
         votes = (labels[nearest][:, :, None] == np.arange(classes)).sum(axis=1)
         winners[start : start + BLOCK_ROWS] = votes.argmax(axis=1)
@@ -36,15 +37,9 @@ def neighbour_vote(
 
 def anomaly(labelled: Half | Float, queries: Half | Float) -> Float:
     """Angular distance (n,) of each query to the nearest labelled image, 0 (same direction) to 2 (opposite)."""
-    base = _unit(labelled)
+    base = unit(labelled)
     blocks = [
-        1 - (_unit(queries[start : start + BLOCK_ROWS]) @ base.T).max(axis=1)
+        1 - (unit(queries[start : start + BLOCK_ROWS]) @ base.T).max(axis=1)
         for start in range(0, len(queries), BLOCK_ROWS)
     ]
     return np.clip(np.concatenate(blocks), 0, 2) if blocks else np.empty(0)
-
-
-def _unit(vectors: Half | Float) -> Float:
-    values = vectors.astype(np.float64)
-    unit: Float = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-    return unit

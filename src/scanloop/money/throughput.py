@@ -5,11 +5,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from scanloop.errors import ConfigError
-from scanloop.faults import listed
+from scanloop.money.dated_table import load_table
 
 THROUGHPUT_FILE = Path(__file__).with_name("throughput.yaml")
 SECONDS_PER_HOUR = 3600
@@ -108,11 +107,4 @@ def load_throughput(path: Path = THROUGHPUT_FILE) -> ThroughputTable:
     Raises:
         ConfigError: The file is missing, is not YAML, or holds faults; the message lists all of them.
     """
-    try:
-        return ThroughputTable.model_validate(yaml.safe_load(path.read_text()))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
-    except ValidationError as error:
-        raise ConfigError(listed(path, error)) from error
+    return load_table(path, ThroughputTable)

@@ -151,9 +151,7 @@ def _take_in(config: IngestConfig, journal: Journal, output: Path, evidence: dic
 
 def _refuse_unusable(journal: Journal) -> None:
     """Say what is in quarantine, and stop where nothing is left to work on."""
-    reasons = dict(
-        journal.query("SELECT reason, count(*) FROM images WHERE row IS NULL GROUP BY reason ORDER BY reason")
-    )
+    reasons = dict(journal.query(_REASONS))
     counted = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
     sql = "SELECT uri, reason, detail FROM images WHERE row IS NULL ORDER BY uri LIMIT 5"
     for refusal in list(journal.query(sql)):
