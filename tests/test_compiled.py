@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 from drawn import draw
-from torch.fx.experimental.optimization import fuse
 from torch.nn.functional import conv2d
 
 from scanloop.embedding.compiled import fold_normalisation, fold_stride
 from scanloop.embedding.encoders import new_encoder
+from scanloop.embedding.equalisation import equalise
 from scanloop.embedding.pixels import pixel_blocks
 from scanloop.embedding.preprocess import Preprocess
-from scanloop.embedding.quantisation import best_bounds, calibrate, owed, rounded_to_bytes
+from scanloop.embedding.quantisation import best_bounds, calibrate, fused, owed, rounded_to_bytes, wide_bounds
 from scanloop.embedding.weights import CAFFE, PLAIN
 
 
@@ -93,10 +93,61 @@ def test_the_bias_pays_what_rounded_weights_owe_in_the_mean() -> None:
 
 def test_calibration_bounds_what_every_later_convolution_reads_and_every_shortcut() -> None:
     encoder = new_encoder("resnet18", seed=1).eval()
-    calibration = calibrate(encoder, Preprocess(input_px=64)(draw(6)))
-    graph = fuse(encoder)
+    graph = fused(encoder)
+    calibration = calibrate(graph, Preprocess(input_px=64)(draw(6)))
     convolutions = {name for name, module in graph.named_modules() if isinstance(module, torch.nn.Conv2d)}
     assert len(calibration.means) == len(convolutions) == 20
     signed = {name for name, (low, _) in calibration.bounds.items() if low < 0}
     assert len(signed) == 3  # the shortcuts that change the width come without a ReLU
     assert len(calibration.bounds) == 3 + 1 + 8 + 7  # with the stem's output, the blocks' insides and their outputs
+
+
+def test_wide_bounds_hold_the_sample_with_a_margin() -> None:
+    assert wide_bounds(torch.tensor([0.0, 4.0])) == (0, 5)
+    assert wide_bounds(torch.tensor([-8.0, 4.0])) == (-10, 10)
+    assert wide_bounds(torch.zeros(3))[1] > 0
+
+
+def ranges(graph: torch.fx.GraphModule, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Largest value of each channel of each convolution's output, 0 at the least."""
+    found: dict[str, torch.Tensor] = {}
+    for name, module in graph.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(
+                lambda _, __, values, name=name: found.update({name: values.clamp(min=0).amax(dim=(0, 2, 3))})
+            )
+    with torch.inference_mode():
+        graph(inputs)
+    return found
+
+
+@pytest.mark.parametrize(("name", "equalised"), [("squeezenet1_1", 23), ("resnet18", 8), ("smallcnn", 3)])
+def test_equalised_channels_have_closer_ranges_and_the_vectors_stay_the_same(name: str, equalised: int) -> None:
+    """What only convolutions read is equalised: in ResNet-18 the inside of each of its 8 blocks."""
+    encoder, inputs = new_encoder(name, seed=1).eval(), torch.from_numpy(Preprocess(input_px=64)(draw(6)))
+    plain, graph = fused(encoder), fused(encoder)
+    equalise(graph, inputs.numpy())
+    with torch.inference_mode():
+        torch.testing.assert_close(graph(inputs), plain(inputs), rtol=1e-3, atol=1e-4)
+    before, after = ranges(plain, inputs), ranges(graph, inputs)
+    spread = {key: (before[key] / before[key].max()).log() for key in before}
+    closer = [key for key, old in before.items() if ((old - after[key]).abs() > 0.001 * old.max()).any()]
+    assert len(closer) == equalised
+    for key in closer:
+        loud = before[key] > 0.02 * before[key].max()
+        now = (after[key] / after[key].max()).log()
+        assert now[loud].std() < 0.9 * spread[key][loud].std(), key
+
+
+@pytest.mark.parametrize(("name", "left"), [("squeezenet1_1", 8), ("resnet18", 0), ("resnet50", 0), ("smallcnn", 0)])
+def test_what_narrows_without_a_shortcut_past_it_stays_in_bfloat16(name: str, left: int) -> None:
+    graph = fused(new_encoder(name, seed=1).eval())
+    calibration = calibrate(graph, Preprocess(input_px=64)(draw(2)))
+    modules = dict(graph.named_modules())
+    convolutions = {n.name: n for n in graph.graph.nodes if isinstance(modules.get(str(n.target)), torch.nn.Conv2d)}
+    exact = convolutions.keys() - calibration.means.keys()
+    assert len(exact) == left
+    assert all("squeeze" in one for one in exact)
+    if left:  # and what they read is not rounded: only what they give is
+        assert len(calibration.bounds) == left
+        assert all(one.endswith("squeeze_activation") for one in calibration.bounds)

@@ -14,9 +14,10 @@ import torch
 from torch import fx, nn
 
 from scanloop.embedding.encoders import Encoder
+from scanloop.embedding.equalisation import equalise
 from scanloop.embedding.pixels import BLOCK, COLOUR_CHANNELS, GREY_CHANNELS, pixel_blocks
 from scanloop.embedding.preprocess import Preprocess
-from scanloop.embedding.quantisation import ADDITIONS, Calibration, Floats, fused, owed, rounded_to_bytes
+from scanloop.embedding.quantisation import ADDITIONS, Calibration, Floats, calibrate, fused, owed, rounded_to_bytes
 from scanloop.errors import ConfigError
 from scanloop.types import Half, Image
 
@@ -36,7 +37,7 @@ class CompiledBackend:
     concurrent = True
 
     def __init__(
-        self, encoder: Encoder, preprocess: Preprocess, cores: int, calibration: Calibration | None = None
+        self, encoder: Encoder, preprocess: Preprocess, cores: int, sample: npt.NDArray[np.float32] | None = None
     ) -> None:
         """Make a backend; each of its two networks is compiled when it is first needed.
 
@@ -44,7 +45,8 @@ class CompiledBackend:
             encoder: In evaluation mode; its first convolution has a stride of 2.
             preprocess: Its mean, standard deviation, channel order and input side, which is even, are built in.
             cores: Calls that will be made at once.
-            calibration: For int8; None computes in bfloat16 (in float32 on processors without it).
+            sample: Normalised images, float32 (n, 3, s, s), that int8 is calibrated with; None computes in bfloat16
+                (in float32 on processors without it).
 
         Raises:
             ConfigError: OpenVINO is not installed, or the encoder is none that is compiled.
@@ -59,7 +61,11 @@ class CompiledBackend:
             raise ConfigError(
                 f"embed.precision bf16 and int8 need an even pretrain.input_px, not {preprocess.input_px}"
             )
-        self._graph, self._preprocess, self._calibration = fused(encoder), preprocess, calibration
+        self._graph, self._preprocess = fused(encoder), preprocess
+        self._calibration: Calibration | None = None
+        if sample is not None:
+            equalise(self._graph, sample)
+            self._calibration = calibrate(self._graph, sample)
         self._cores = cores
         self._networks: dict[bool, Any] = {}
         self._compiling = threading.Lock()
@@ -224,9 +230,10 @@ class _Translation:
 
     def _rounded(self, name: str, weight: Floats, reads_bytes: bool) -> tuple[Any, Floats]:
         """Weights, and the bias that makes good in the mean what rounding changes."""
+        exact = self.calibration is None or name not in self.calibration.means
+        if exact and not reads_bytes:
+            return self.op.constant(weight), np.zeros(len(weight), np.float32)
         if self.calibration is None:
-            if not reads_bytes:
-                return self.op.constant(weight), np.zeros(len(weight), np.float32)
             rounded = torch.from_numpy(weight).bfloat16().float().numpy()
             black = self._byte_means(np.zeros(3))
             return self.op.constant(rounded), -owed(weight, rounded, black)  # exact where the image is black

@@ -186,12 +186,11 @@ class Engine:
         if precision == "fp16":
             raise ConfigError("embed.precision fp16 needs a GPU, and there is none; set it to bf16 or int8")
         from scanloop.embedding.compiled import CompiledBackend
-        from scanloop.embedding.quantisation import calibrate
 
         if precision == "int8" and not sample:
             raise ConfigError("embed.precision int8 needs slices to calibrate with; set embed.precision to bf16")
-        calibration = calibrate(self.encoder, self.preprocess(sample)) if precision == "int8" else None
-        return CompiledBackend(self.encoder, self.preprocess, self.cores, calibration)
+        calibrated_with = self.preprocess(sample) if precision == "int8" else None
+        return CompiledBackend(self.encoder, self.preprocess, self.cores, calibrated_with)
 
 
 def _cut(groups: Iterable[tuple[Name, Sequence[Source]]]) -> Iterator[_Part[Name]]:

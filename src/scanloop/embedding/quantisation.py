@@ -25,6 +25,9 @@ ADDITIONS = (operator.add, operator.iadd, torch.add)
 SAMPLED = 8192
 """Values an image and tensor that decide where the tensor is cut off."""
 
+MARGIN = 1.25
+"""How far beyond the largest value of a sample the bounds in the second half of a network lie."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -32,32 +35,38 @@ class Calibration:
 
     Attributes:
         bounds: Least and largest value of each tensor that is quantised; the least is 0 or minus the largest.
-        means: Mean of what each convolution reads, one value a channel.
+        means: Mean of what each convolution in 8 bits reads, one value a channel; the others stay in bfloat16.
     """
 
     bounds: dict[str, tuple[float, float]]
     means: dict[str, list[float]]
 
 
-def calibrate(encoder: Encoder, inputs: Floats, batch_size: int = 16) -> Calibration:
-    """Bounds of the values between the convolutions over a sample, each with the least squared error of rounding.
+def calibrate(graph: fx.GraphModule, inputs: Floats, batch_size: int = 16) -> Calibration:
+    """Bounds of the values between the convolutions over a sample.
+
+    In networks without shortcuts, convolutions that narrow stay in bfloat16, and so does what they read: all that
+    follows has to do with their few outputs, and they cost little. In the first half of the rest each tensor's bounds
+    have the least squared error of rounding over the sample. In the second half a value that is cut off is one that the
+    vector lacks, while rounding costs little: bounds keep a margin there.
 
     Args:
-        encoder: In evaluation mode.
+        graph: Of an encoder in evaluation mode, with batch norm folded into the convolutions.
         inputs: Normalised images, float32 (n, 3, s, s), n at least 1.
         batch_size: Images a forward pass.
     """
-    graph = fused(encoder)
-    groups = _groups(graph)
+    exact = _narrowing(graph)
+    groups = _groups(graph, exact)
     watch = _Watch(graph, {node.name for group in groups for node in group})
     with torch.no_grad():
         for start in range(0, len(inputs), batch_size):
             watch.run(torch.from_numpy(inputs[start : start + batch_size]))
     bounds: dict[str, tuple[float, float]] = {}
-    for group in groups:  # what is concatenated shares a scale
+    for number, group in enumerate(groups):  # what is concatenated shares a scale
         values = torch.cat([torch.cat(watch.values[node.name]) for node in group])
-        bounds |= dict.fromkeys((node.name for node in group), best_bounds(values))
-    means = {name: (total / len(inputs)).tolist() for name, total in watch.sums.items()}
+        chosen = best_bounds(values) if number < len(groups) / 2 else wide_bounds(values)
+        bounds |= dict.fromkeys((node.name for node in group), chosen)
+    means = {name: (total / len(inputs)).tolist() for name, total in watch.sums.items() if name not in exact}
     return Calibration(bounds, means)
 
 
@@ -85,6 +94,12 @@ def best_bounds(values: Tensor) -> tuple[float, float]:
     return (-bound if signed else 0.0), bound
 
 
+def wide_bounds(values: Tensor) -> tuple[float, float]:
+    """Bounds that hold these values with a margin: 0 or minus the upper one, and the upper one."""
+    bound = max(values.abs().max().item() * MARGIN, 1e-12)
+    return (-bound if bool((values < 0).any()) else 0.0), bound
+
+
 def rounded_to_bytes(weight: Floats) -> tuple[Floats, Floats]:
     """Weights (o, i, h, w) on the grid of signed bytes, and the largest of each output channel (o, 1, 1, 1)."""
     largest = np.maximum(np.abs(weight).max(axis=(1, 2, 3), keepdims=True), np.float32(1e-12))
@@ -101,16 +116,31 @@ def owed(weight: Floats, rounded: Floats, means: npt.ArrayLike) -> Floats:
     return np.asarray(excess @ np.asarray(means, dtype=np.float64), dtype=np.float32)
 
 
-def _groups(graph: fx.GraphModule) -> list[list[fx.Node]]:
+def _narrowing(graph: fx.GraphModule) -> set[str]:
+    """Names of the 1 x 1 convolutions that give fewer channels than they read; none where shortcuts lead past them."""
+    modules = dict(graph.named_modules())
+    if any(node.target in ADDITIONS for node in graph.graph.nodes):
+        return set()
+    return {
+        node.name
+        for node in graph.graph.nodes
+        if node.op == "call_module"
+        and isinstance(module := modules[str(node.target)], nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.out_channels < module.in_channels
+    }
+
+
+def _groups(graph: fx.GraphModule, exact: set[str]) -> list[list[fx.Node]]:
     """Nodes whose values are quantised, those that share a scale together, in the graph's order.
 
-    They are what convolutions read, and the shortcuts of residual additions. Pooling keeps a scale, so the value
-    before it is taken; of a concatenation all parts are. The input is bytes already.
+    They are what convolutions in 8 bits read, and the shortcuts of residual additions. Pooling keeps a scale, so the
+    value before it is taken; of a concatenation all parts are. The input is bytes already.
     """
     modules = dict(graph.named_modules())
     found: dict[tuple[str, ...], list[fx.Node]] = {}
     for node in graph.graph.nodes:
-        if node.op == "call_module" and isinstance(modules[str(node.target)], nn.Conv2d):
+        if node.op == "call_module" and isinstance(modules[str(node.target)], nn.Conv2d) and node.name not in exact:
             group = _sources(node.args[0], modules)
         elif node.target in ADDITIONS:
             group = _sources(node.args[1], modules)
