@@ -226,8 +226,12 @@ def alone(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 
 
 def scaling(payloads: list[bytes], cores: list[int], repeats: int, seconds: float) -> list[float]:
-    """Rate of two workers over that of one, of each repetition, one after the other."""
-    return [together(payloads, cores, seconds) / together(payloads[::2], cores[:1], seconds) for _ in range(repeats)]
+    """Rate of a worker a core over the mean of each alone, on the same core and files, of each repetition."""
+    found = []
+    for _ in range(repeats):
+        alone = [together(payloads[n :: len(cores)], [core], seconds) for n, core in enumerate(cores)]
+        found.append(together(payloads, cores, seconds) / statistics.mean(alone))
+    return found
 
 
 def main() -> None:
