@@ -36,7 +36,7 @@ run: setup ## Run a pipeline: make run CONFIG=configs/brain_mri.yaml OUTPUT=runs
 test: setup ## Run the tests (under 15 minutes on two cores)
 	$(BIN)/python -m pytest -m "not integration and not gpu"
 
-integration: setup ## Run the longer proofs: real servers, ten kills of a whole run
+integration: setup ## Run the longer proofs: real servers, thirty kills of whole runs
 	$(BIN)/python -m pytest -m integration
 
 check: setup ## Format, lint, types, import rules, YAML; the same in pre-commit and CI

@@ -34,7 +34,10 @@ def new_catalog(folder: Path, px: int) -> Path:
     from scanloop.steps.ingest import ingest
 
     source = FolderSource(
-        path=str(data_dir() / "brain_mri_oc.tar"), labelled_dir="avec_labels", unlabelled_dir="sans_label"
+        path=str(data_dir() / "brain_mri_oc.tar"),
+        labelled_dir="avec_labels",
+        unlabelled_dir="sans_label",
+        deidentify=False,
     )
     ingest(IngestConfig(source=source, short_side_px=px, shard_slices=SHARD_SLICES), output=folder / "catalog")
     return folder / "catalog"

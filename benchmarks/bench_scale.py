@@ -159,14 +159,10 @@ def prices() -> dict[str, Any]:
         request = PlanRequest.model_validate({
             "images": ARCHIVE, "bytes_per_image": BYTES_PER_IMAGE, "shard_images": SHARD_SLICES, **device,
         })  # fmt: skip
-        plan = price_archive(request, load_prices(), load_throughput())
-        lines = [line for line in plan.lines if line.name.startswith("embed")]
-        euros = float(round(sum(line.euros for line in lines), 3))
-        found[node] = {
-            "eur": euros,
-            "hours": round(float(plan.hours["embed"]), 2),
-            "lines": [vars(one) for one in lines],
-        }
+        plan = price_archive(request, load_prices(), load_throughput()).as_json()
+        lines = [line for line in plan["lines"] if line["name"].startswith("embed")]
+        euros = round(sum(line["euros"] for line in lines), 3)
+        found[node] = {"eur": euros, "hours": round(plan["hours"]["embed"], 2), "lines": lines}
     return found
 
 

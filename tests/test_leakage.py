@@ -11,7 +11,7 @@ import pytest
 from chain import PLANS, Chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from split_files import write_split_lists
+from split_files import split_names, write_split_lists
 from tiny_bundle import reseal
 
 from scanloop.archive.splits import (
@@ -21,7 +21,6 @@ from scanloop.archive.splits import (
     group_ids,
     list_name,
     proven_manifest,
-    split_by_group,
 )
 from scanloop.artifacts import KINDS, read_table, write_table
 from scanloop.bundle.read import read_learnt
@@ -66,7 +65,7 @@ def test_whatever_chain_of_links_joins_two_slices_one_split_holds_both(drawn: tu
     count, links, labels, given_splits, validation, test, seed = drawn
     ids = np.array([int(hashlib.sha256(str(row).encode()).hexdigest()[:16], 16) for row in range(count)], np.uint64)
     groups = group_ids(ids, np.array(links, np.int64).reshape(-1, 2))
-    splits = split_by_group(groups, labels, given_splits, validation_share=validation, test_share=test, seed=seed)
+    splits = split_names(groups, labels, given_splits, validation_share=validation, test_share=test, seed=seed)
     for left, right in links:
         assert splits[left] == splits[right]
     reached = {0}  # walked link by link, without the groups

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from split_files import split_names
 
-from scanloop.archive.splits import SPLITS, assert_no_leakage, group_ids, split_by_group
+from scanloop.archive.splits import SPLITS, assert_no_leakage, group_ids
 from scanloop.errors import LeakageError
 
 rows = st.integers(1, 60).flatmap(
@@ -23,7 +24,7 @@ rows = st.integers(1, 60).flatmap(
 
 def split(groups: object, labels: object, given_splits: object, **changes: float) -> np.ndarray:
     options: dict = {"validation_share": 0.2, "test_share": 0.3, "seed": 0} | changes
-    return split_by_group(np.array(groups, dtype=object), labels, given_splits, **options)
+    return split_names(np.array(groups, np.uint64), labels, given_splits, **options)
 
 
 @given(st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))))

@@ -88,28 +88,28 @@ def group_and_split(journal: Journal, config: IngestConfig, catalog: Path, thumb
     Returns:
         Sets of slices that near-duplicates alone join, and the most bits of the hash that those differ in.
     """
-    rows: Labels = journal.array("SELECT row FROM slices ORDER BY row", np.int64)
     near, bits = _near_duplicates(journal, config, catalog, thumbnails)
+    rows: Labels = journal.array("SELECT row FROM slices ORDER BY row", np.int64)
     pairs = np.searchsorted(rows, near)
-    names = _names(journal)
-    _, sizes = np.unique(group_ids(names, pairs), return_counts=True)
-    groups = group_ids(names, np.concatenate([pairs, _links(journal, rows)]))
+    groups = group_ids(_names(journal), np.concatenate([pairs, _links(journal, rows)]))
+    with_label = "SELECT {} FROM slices WHERE label IS NOT NULL ORDER BY row"
     splits = split_by_group(
         groups,
-        [label for (label,) in journal.query("SELECT label FROM slices ORDER BY row")],
-        [_given(rank) for (rank,) in journal.query("SELECT held_out FROM slices ORDER BY row")],
+        np.searchsorted(rows, journal.array(with_label.format("row"), np.int64)),
+        np.array([label for (label,) in journal.query(with_label.format("label"))], object),
+        journal.array("SELECT held_out FROM slices ORDER BY row", np.int8, missing=-1),
         validation_share=config.validation_share,
         test_share=config.test_share,
         seed=config.seed,
     )
-    codes = {name: code for code, name in enumerate(SPLITS)}
     for start in range(0, len(rows), _FRAME_ROWS):
         part = slice(start, start + _FRAME_ROWS)
-        chosen = [codes[name] for name in splits[part]]
-        values = zip(groups[part].view(np.int64).tolist(), chosen, rows[part].tolist(), strict=True)
+        values = zip(groups[part].view(np.int64).tolist(), splits[part].tolist(), rows[part].tolist(), strict=True)
         journal.change_each("UPDATE slices SET group_id = ?, split = ? WHERE row = ?", values)
     journal.commit()
-    return {"near_duplicate_groups": int((sizes > 1).sum()), "near_duplicate_bits": bits}
+    alike = np.unique(near)
+    sets = np.unique(group_ids(alike.astype(np.uint64), np.searchsorted(alike, near)))
+    return {"near_duplicate_groups": len(sets), "near_duplicate_bits": bits}
 
 
 def write_tables(journal: Journal, output: Path) -> None:
@@ -199,10 +199,6 @@ def _links(journal: Journal, rows: Labels) -> Labels:
 
     linked = np.fromiter(chained(), np.int64)
     return np.searchsorted(rows, linked).astype(np.int64).reshape(-1, 2)
-
-
-def _given(rank: int | None) -> str | None:
-    return None if rank is None or rank < 0 else SPLITS[rank]
 
 
 def _frames(journal: Journal, query: str, columns: list[str]) -> Iterator[pd.DataFrame]:

@@ -22,6 +22,7 @@ PAIRS_A_SLICE = 256
 FLAT_STD = 1.0
 """Thumbnails whose grey values spread less than this are blank: they tell nothing of whom they show."""
 _BLOCK = 1 << 10
+_COUNTED = 1 << 16
 
 
 def thumbnail(image: Image) -> Image:
@@ -126,10 +127,9 @@ def affordable_bits(hashes: Hashes, max_bits: int) -> int:
     for bits in range(max_bits, 0, -1):
         pairs = 0
         for mask in _masks(bits):
-            keys = np.sort(hashes & mask)
-            starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-            runs = np.diff(np.append(starts, len(keys)))
-            pairs += int((runs * (runs - 1) // 2).sum())
+            keys = hashes & mask
+            keys.sort()
+            pairs += _equal_pairs(keys)
             if pairs > PAIRS_A_SLICE * len(hashes):
                 break
         else:
@@ -173,16 +173,29 @@ def correlations(left: Image, right: Image) -> Float:
 def _candidates(hashes: Hashes, max_bits: int) -> Iterator[npt.NDArray[np.int64]]:
     """Pairs that share three bands, int64 (pairs, 2), in parts; a pair may come more than once, in any order."""
     for mask in _masks(max_bits):
-        keys = hashes & mask
-        order = np.argsort(keys, kind="stable")
-        ranked = keys[order]
-        left = np.arange(len(ranked))
+        ranked = hashes & mask
+        order = np.argsort(ranked)
+        ranked = ranked[order]
+        left = np.flatnonzero(ranked[1:] == ranked[:-1])
         distance = 1
         while len(left):
             left = left[left + distance < len(ranked)]
             left = left[ranked[left] == ranked[left + distance]]
             yield np.stack([order[left], order[left + distance]], axis=1)
             distance += 1
+
+
+def _equal_pairs(ranked: Hashes) -> int:
+    """Pairs of equal numbers among sorted ones, uint64 (n,)."""
+    pairs, start = 0, 0
+    for first in range(0, len(ranked), _COUNTED):
+        block = ranked[first : first + _COUNTED + 1]
+        ends = np.append(start, np.flatnonzero(block[1:] != block[:-1]) + first + 1)
+        runs = np.diff(ends)
+        pairs += int((runs * (runs - 1) // 2).sum())
+        start = int(ends[-1])
+    last = len(ranked) - start
+    return pairs + last * (last - 1) // 2
 
 
 def _masks(max_bits: int) -> list[np.uint64]:

@@ -1,7 +1,7 @@
 """Groups and splits: images that belong together stay on one side, and what is held out has no copy in the pool."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 
@@ -22,6 +22,8 @@ LISTED = ("groups", "patients")
 """What is listed by split beside the manifest, one a line: `train_groups.txt`, `test_patients.txt` and so on."""
 
 REMEDY = "ingest the source again"
+
+_BLOCK_ROWS = 1 << 16
 
 
 def group_ids(slice_ids: npt.NDArray[np.uint64], links: Labels) -> npt.NDArray[np.uint64]:
@@ -44,46 +46,53 @@ def group_ids(slice_ids: npt.NDArray[np.uint64], links: Labels) -> npt.NDArray[n
 
 
 def split_by_group(
-    groups: Groups,
-    labels: Sequence[str | None],
-    given: Sequence[str | None],
+    groups: npt.NDArray[np.uint64],
+    labelled: Labels,
+    labels: Groups,
+    given: npt.NDArray[np.int8],
     *,
     validation_share: float,
     test_share: float,
     seed: int,
-) -> Groups:
+) -> npt.NDArray[np.int8]:
     """Split of each slice; a group is never cut.
 
     A source's own splits are kept; where a group spans several of them, the most held-out one takes the whole group
     (test before validation before train), so that training loses a slice and never the hold-out its independence.
     Of the other groups, those with a label are drawn by seed into validation and test, class by class, and their
     unlabelled slices go with them and so leave the pool; at least one group of each class stays in train. A group
-    counts for the class that most of its labels name.
+    counts for the class that most of its labels name. Memory beside the arguments grows with what is labelled or
+    given, and not with the pool.
 
     Args:
-        groups: Group of each slice, (n,).
-        labels: Class of each slice, None where unlabelled, (n,).
-        given: Split that the source gives, None where it gives none, (n,).
+        groups: Group of each slice, uint64 (n,).
+        labelled: Positions of the slices that have a label, int64 (m,).
+        labels: Their classes, object (m,).
+        given: Split that the source gives each slice, int8 (n,): its place in `SPLITS`, below 0 where it gives none.
         validation_share: Share of each class's labelled groups, in 0..1.
         test_share: Share of each class's labelled groups, in 0..1.
         seed: Of the draw; together with the group's name it decides, not the order of the rows.
 
     Returns:
-        object (n,): "train", "validation" or "test".
+        int8 (n,), the split's place in `SPLITS`.
     """
-    codes, names = pd.factorize(np.asarray(groups))
-    ranks = pd.Series(list(given), dtype=object).map({name: rank for rank, name in enumerate(SPLITS)})
+    held = np.flatnonzero(given >= 0)
+    names = np.unique(np.concatenate([groups[held], groups[labelled]]))
     split = np.full(len(names), -1, np.int8)
-    np.maximum.at(split, codes, ranks.fillna(-1).to_numpy(np.int8))
-    label_of = pd.Series(list(labels), dtype=object)
-    voting = np.flatnonzero(label_of.notna().to_numpy() & (split[codes] < 0))
-    votes = pd.DataFrame({"code": codes[voting], "label": label_of.iloc[voting].to_numpy()}).value_counts()
+    np.maximum.at(split, np.searchsorted(names, groups[held]), given[held])
+    codes = np.searchsorted(names, groups[labelled])
+    voting = split[codes] < 0
+    votes = pd.DataFrame({"code": codes[voting], "label": labels[voting]}).value_counts()
     classes = votes.reset_index(name="votes").sort_values(["code", "votes", "label"], ascending=[True, False, True])
     for _, members in classes.drop_duplicates("code").groupby("label"):
         drawn = sorted(members["code"], key=lambda code: hashlib.sha256(f"{seed}:{names[code]}".encode()).digest())
         test, validation = _sizes(len(drawn), test_share, validation_share)
         split[drawn[:test]], split[drawn[test : test + validation]] = SPLITS.index("test"), SPLITS.index("validation")
-    chosen: Groups = np.array(SPLITS, dtype=object)[np.maximum(split, 0)[codes]]
+    chosen = np.zeros(len(groups), np.int8)
+    for start in range(0, len(groups) if len(names) else 0, _BLOCK_ROWS):
+        block = groups[start : start + _BLOCK_ROWS]
+        places = np.minimum(np.searchsorted(names, block), len(names) - 1)
+        chosen[start : start + _BLOCK_ROWS] = np.where(names[places] == block, np.maximum(split[places], 0), 0)
     return chosen
 
 
