@@ -53,7 +53,8 @@ def test_nothing_costs_less_than_nothing(values: dict[str, object], images: int,
     found = plan(**values, images=images, labels=labels, train_hours=3, train_cycles=cycles)
     assert all(line.euros >= 0 and line.quantity >= 0 for line in found.lines)
     assert found.total >= found.spent >= 0
-    assert found.spent == sum(found.bucket(bucket) for bucket in ("compute", "storage", "labels"))
+    in_buckets = sum(found.bucket(bucket) for bucket in ("compute", "storage", "labels"))
+    assert abs(found.spent - in_buckets) <= found.spent * Decimal("1e-25")  # of 28 digits; in another order
     assert isinstance(found.total, Decimal)
 
 

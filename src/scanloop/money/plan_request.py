@@ -26,7 +26,7 @@ class PlanRequest(BaseModel):
     node: str | None = Field(None, description="Row of the price table, in place of a GPU and a market")
     market: Literal["spot", "on-demand"] = "spot"
     encoder: str = "resnet18"
-    precision: Literal["fp32", "fp16", "int8"] | None = None
+    precision: Literal["fp32", "bf16", "fp16", "int8"] | None = None
     images_per_second: Annotated[Decimal, Field(gt=0, le=10_000_000)] | None = Field(
         None, description="Measured: images a second that one of the nodes embeds, reading and decoding included"
     )

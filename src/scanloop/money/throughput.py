@@ -28,7 +28,7 @@ class Rate(BaseModel):
     )
     device: str = Field(min_length=2, description="Node of the price table, or type of GPU")
     encoder: str | None = Field(None, description="None where the stage has no encoder")
-    precision: Literal["fp32", "fp16", "int8"] | None = None
+    precision: Literal["fp32", "bf16", "fp16", "int8"] | None = None
     images_per_second: Annotated[Decimal, Field(gt=0, le=10_000_000)]
     basis: Basis
     n: int = Field(ge=0, description="Measurements behind the figure; 0 for an assumption")
@@ -84,7 +84,7 @@ class ThroughputTable(BaseModel):
             device: Node of the price table, or type of GPU.
             host: Node whose cores prepare the slices where the device is a GPU.
             encoder: Name of the encoder.
-            precision: fp32, fp16 or int8; None takes the encoder's first row.
+            precision: fp32, bf16, fp16 or int8; None takes the encoder's first row.
 
         Raises:
             ConfigError: No row tells it; the message lists what is known.
