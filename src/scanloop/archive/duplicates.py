@@ -78,12 +78,12 @@ def near_duplicate_pairs(
     Returns:
         int64 (pairs, 2), rows i < j, sorted, each pair once.
     """
-    pairs = hash_pairs(hashes, max_bits, first_new)
-    correlated = [
-        correlations(thumbnails(block[:, 0]), thumbnails(block[:, 1])) >= min_correlation for block in _blocks(pairs)
-    ]
-    kept: Labels = pairs[np.concatenate([np.empty(0, bool), *correlated])]
-    return kept
+    kept = [np.empty((0, 2), np.int64)]
+    for pairs in _near(hashes, max_bits, first_new):
+        for block in _blocks(pairs):
+            alike = correlations(thumbnails(block[:, 0]), thumbnails(block[:, 1])) >= min_correlation
+            kept.append(block[alike])
+    return _sorted(np.concatenate(kept))
 
 
 class ThumbnailFile:
@@ -145,12 +145,7 @@ def hash_pairs(hashes: Hashes, max_bits: int, first_new: int = 0) -> Labels:
         max_bits: Most differing bits, 0..16.
         first_new: Pairs of which both rows are below this are left out.
     """
-    found = [np.empty((0, 2), np.int64)]
-    for pairs in _candidates(hashes, max_bits):
-        rows = np.sort(pairs[pairs.max(axis=1, initial=0) >= first_new], axis=1)
-        near = np.bitwise_count(hashes[rows[:, 0]] ^ hashes[rows[:, 1]]) <= max_bits
-        found.append(np.unique(rows[near], axis=0))
-    return np.unique(np.concatenate(found), axis=0)
+    return _sorted(np.concatenate([np.empty((0, 2), np.int64), *_near(hashes, max_bits, first_new)]))
 
 
 def correlations(left: Image, right: Image) -> Float:
@@ -170,19 +165,38 @@ def correlations(left: Image, right: Image) -> Float:
     return product
 
 
-def _candidates(hashes: Hashes, max_bits: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Pairs that share three bands, int64 (pairs, 2), in parts; a pair may come more than once, in any order."""
-    for mask in _masks(max_bits):
-        ranked = hashes & mask
-        order = np.argsort(ranked)
-        ranked = ranked[order]
-        left = np.flatnonzero(ranked[1:] == ranked[:-1])
-        distance = 1
-        while len(left):
-            left = left[left + distance < len(ranked)]
-            left = left[ranked[left] == ranked[left + distance]]
-            yield np.stack([order[left], order[left + distance]], axis=1)
-            distance += 1
+def _near(hashes: Hashes, max_bits: int, first_new: int) -> Iterator[Labels]:
+    """Pairs of `hash_pairs` in parts, in any order: each comes once, with the first three bands that it shares."""
+    masks = _masks(max_bits)
+    for number, mask in enumerate(masks):
+        for pairs in _candidates(hashes, mask):
+            rows = np.sort(pairs[pairs.max(axis=1) >= first_new], axis=1)
+            differing = hashes[rows[:, 0]] ^ hashes[rows[:, 1]]
+            first = np.bitwise_count(differing) <= max_bits
+            for earlier in masks[:number]:
+                first &= (differing & earlier) != 0
+            yield rows[first]
+
+
+def _candidates(hashes: Hashes, mask: np.uint64) -> Iterator[Labels]:
+    """Pairs that agree in the bits of a mask, int64 (pairs, 2), in parts, each pair once, in any order."""
+    ranked = hashes & mask
+    order = np.argsort(ranked)
+    ranked = ranked[order]
+    left = np.flatnonzero(ranked[1:] == ranked[:-1])
+    distance = 1
+    while len(left):
+        for start in range(0, len(left), _COUNTED):
+            part = left[start : start + _COUNTED]
+            yield np.stack([order[part], order[part + distance]], axis=1)
+        distance += 1
+        left = left[left + distance < len(ranked)]
+        left = left[ranked[left] == ranked[left + distance]]
+
+
+def _sorted(pairs: Labels) -> Labels:
+    """Pairs (n, 2) in the order of the first row, then the second."""
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
 def _equal_pairs(ranked: Hashes) -> int:
