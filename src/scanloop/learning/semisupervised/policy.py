@@ -1,0 +1,121 @@
+"""Which method, if any: the first that out-of-fold evidence does not speak against, else supervised."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from scanloop.calibration.scaling import probabilities_of
+from scanloop.evaluation.metrics import macro_f1
+from scanloop.learning.cross_validation import Fold, group_folds
+from scanloop.learning.dataset import Known, Pool
+from scanloop.learning.heads import Head, TunedHead, tune_head
+from scanloop.learning.semisupervised.agreement import agreement
+from scanloop.learning.semisupervised.consensus import consensus
+from scanloop.learning.semisupervised.method import Method, fit_on_targets
+from scanloop.learning.semisupervised.opinions import Opinions
+from scanloop.learning.semisupervised.self_training import self_training
+from scanloop.learning.semisupervised.spreading import spreading
+from scanloop.types import Float, Labels
+
+SUPERVISED = "supervised"
+
+METHODS: Mapping[str, Method] = {
+    "consensus": consensus,
+    "spreading": spreading,
+    "agreement": agreement,
+    "self_training": self_training,
+}
+"""Methods by name, the one to be tried first at the front: of several on four sets it lost least (docs/studies)."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Out-of-fold probabilities of supervised training and of each method, on the same folds.
+
+    Attributes:
+        probabilities: By name, (repeats, n, classes), from heads that never saw the row's group.
+        labels: (n,) true class indices.
+    """
+
+    probabilities: Mapping[str, Float]
+    labels: Labels
+
+    def macro_f1(self, name: str) -> float:
+        """Mean macro-F1 over the repeats."""
+        return float(np.mean([macro_f1(one, self.labels)[0] for one in self.probabilities[name]]))
+
+    def log_loss(self, name: str) -> float:
+        """Mean log-loss over rows and repeats."""
+        right = self.probabilities[name][:, np.arange(len(self.labels)), self.labels]
+        return float(-np.log(right.clip(1e-12)).mean())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the policy decides.
+
+    Attributes:
+        name: Method, or "supervised" where none helps.
+        reason: Why, in words, with the figures.
+        gains: Out-of-fold macro-F1 of each method minus that of supervised training.
+    """
+
+    name: str
+    reason: str
+    gains: Mapping[str, float]
+
+
+def gather(known: Known, pool: Pool, classes: int, folds: int, repeats: int, seed: int) -> Evidence:
+    """Try every method by repeated group cross-validation over the randomly drawn labels.
+
+    In each fold heads are tuned, the graph is built and the pool judged anew without the held-out rows and without the
+    pool's rows of their groups.
+
+    Raises:
+        TooFewLabelsError: A class has fewer than three groups.
+    """
+    cuts = group_folds(known.labels, known.groups, folds, repeats, seed)
+    found = {name: np.empty((repeats, len(known.labels), classes)) for name in (SUPERVISED, *METHODS)}
+    for cut in cuts:
+        train, test = known.take(cut.train), known.take(cut.test)
+        tuned = tune_head(train, classes, folds, _seed(seed, cut))
+        for name, head in heads(tuned, train, pool.without(test.groups)).items():
+            found[name][cut.repeat, cut.test] = probabilities_of(head.logits(test.vectors), tuned.temperature)
+    drawn = known.drawn
+    return Evidence({name: values[:, drawn] for name, values in found.items()}, known.labels[drawn])
+
+
+def choose(evidence: Evidence) -> Choice:
+    """The first method, in the order of `METHODS`, that loses neither macro-F1 nor log-loss; supervised without one.
+
+    At a hundred labels the largest of several gains is mostly luck. So the order is fixed beforehand, and evidence has
+    only to refuse.
+    """
+    base, limit = evidence.macro_f1(SUPERVISED), evidence.log_loss(SUPERVISED)
+    gains = {name: evidence.macro_f1(name) - base for name in METHODS}
+    for name, gain in gains.items():
+        if gain >= 0 and evidence.log_loss(name) < limit:
+            figures = f"{gain:+.3f} of macro-F1 on {base:.3f}, {evidence.log_loss(name) - limit:+.3f} of log-loss"
+            return Choice(name, f"{name} loses nothing out of fold: {figures}", gains)
+    best = max(gains, key=lambda name: gains[name])
+    return Choice(SUPERVISED, f"every method loses out of fold; {best} has {gains[best]:+.3f} of macro-F1", gains)
+
+
+def heads(tuned: TunedHead, known: Known, pool: Pool) -> dict[str, Head]:
+    """Head of each method and of supervised training by name, which are one where the pool is empty.
+
+    Args:
+        tuned: Head tuned on the labelled rows.
+        known: These rows.
+        pool: Rows without a label, none of a group that the heads will be tried on.
+    """
+    found = dict.fromkeys((SUPERVISED, *METHODS), tuned.head)
+    if len(pool.vectors):
+        opinions = Opinions(tuned, known, pool)
+        found |= {name: fit_on_targets(opinions, method(opinions)) for name, method in METHODS.items()}
+    return found
+
+
+def _seed(seed: int, cut: Fold) -> int:
+    return seed + 1009 * cut.repeat + cut.number
