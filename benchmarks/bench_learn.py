@@ -25,7 +25,7 @@ import PIL.Image
 from scipy import stats
 
 LABELS, HELD_OUT = 100, 0.3
-FOLDS, REPEATS = 5, 2
+FOLDS, REPEATS = 5, 1
 NEAR_BITS, NEAR_CORRELATION = 8, 0.97
 SETS = ("kermany", "pneumoniamnist", "breastmnist", "brain")
 BATCH = 64
