@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from brightness import CLASSES, draw_slices, new_run, seal
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 from scanloop.artifacts import read_json, read_table, write_table
 from scanloop.bundle.read import read_bundle
 from scanloop.config import EvaluateConfig
 from scanloop.errors import ArtifactError, BundleError, LeakageError, TooFewLabelsError
+from scanloop.evaluation.calibration import equal_mass_error
 from scanloop.evaluation.holdout import mean_probabilities
 from scanloop.steps.evaluate import Scorer, evaluate
 
@@ -47,6 +48,10 @@ def test_metrics_on_the_test_split_equal_those_computed_from_the_models_alone(
         assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
         assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
         assert found["auroc"] == pytest.approx(roc_auc_score(labels, probabilities[:, 1]))
+        honest = metrics["calibration"][arm]
+        assert honest["log_loss"] == pytest.approx(log_loss(labels, probabilities, labels=[0, 1]))
+        assert honest["ece_equal_mass"] == pytest.approx(equal_mass_error(probabilities, labels))
+        assert 0 < honest["ece_noise"] < honest["ece_noise_high"] < 1
     assert metrics["holdout"] == {
         "kind": "test", "images": 20, "groups": 10, "repeats": 1, "classes": {"cancer": 10, "normal": 10},
     }  # fmt: skip

@@ -10,6 +10,35 @@ from scanloop.types import Float, Labels
 LEAST = 1e-12
 
 
+def honesty(repeats: Float, labels: Labels, bins: int = 10, seed: int = 0) -> dict[str, float]:
+    """What `metrics.json` says of a model's probabilities beside the ECE, each a mean over the repeats.
+
+    Args:
+        repeats: (repeats, n, classes) probabilities.
+        labels: (n,) class indices.
+        bins: Bins of every measure.
+        seed: Of the draws behind the noise floor.
+
+    Returns:
+        "ece_noise" is the mean ECE of a perfect model with these probabilities, "ece_noise_high" what one in twenty of
+        such models exceeds.
+    """
+    rows = []
+    for probabilities in repeats:
+        parts, noise = brier_parts(probabilities, labels, bins), noise_floor(probabilities, bins, seed=seed)
+        rows.append({
+            "log_loss": log_loss(probabilities, labels),
+            "ece_equal_mass": equal_mass_error(probabilities, labels, bins),
+            "classwise_ece": classwise_error(probabilities, labels, bins),
+            "brier_reliability": parts.reliability,
+            "brier_resolution": parts.resolution,
+            "brier_uncertainty": parts.uncertainty,
+            "ece_noise": float(noise.mean()),
+            "ece_noise_high": float(np.quantile(noise, 0.95)),
+        })  # fmt: skip
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
 def log_loss(probabilities: Float, labels: Labels) -> float:
     """Mean negative logarithm of the label's probability; probabilities below 1e-12 count as that."""
     return float(-np.log(probabilities[np.arange(len(labels)), labels].clip(LEAST)).mean())

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from scanloop.errors import ArtifactError, TooFewLabelsError
+from scanloop.evaluation.calibration import honesty
 from scanloop.evaluation.comparison import Holdout, class_intervals, difference_intervals, metric_intervals
 from scanloop.evaluation.curves import mean_confusion
 from scanloop.evaluation.intervals import Resampling, group_index
@@ -104,6 +105,9 @@ def measure_arms(measurement: Measurement, plan: Resampling, classes: Sequence[s
     by_class = class_intervals(chosen, holdout, plan)
     return {
         "arms": {arm: metric_intervals(values, holdout, plan) for arm, values in measurement.arms.items()},
+        "calibration": {
+            arm: honesty(values, holdout.labels, holdout.bins, plan.seed) for arm, values in measurement.arms.items()
+        },
         "difference": difference_intervals(semi_supervised, supervised, holdout, plan),
         "deployed_arm": deployed,
         "holdout": {
