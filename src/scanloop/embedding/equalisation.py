@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
+from scanloop.embedding.quantisation import convolutions
+
 WAY = 0.5
 """Share of the way to equal ranges, in the logarithm."""
 
@@ -86,7 +88,7 @@ class _Ranges(fx.Interpreter):
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph)
-        self.convolutions = {name for name, module in graph.named_modules() if isinstance(module, nn.Conv2d)}
+        self.convolutions = convolutions(graph)
         self.largest: dict[fx.Node, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:

@@ -77,6 +77,11 @@ def fused(encoder: Encoder) -> fx.GraphModule:
     return graph
 
 
+def convolutions(graph: fx.GraphModule) -> dict[str, nn.Conv2d]:
+    """The graph's convolutions by their module's name, which is the target of the node that calls them."""
+    return {name: module for name, module in graph.named_modules() if isinstance(module, nn.Conv2d)}
+
+
 def best_bounds(values: Tensor) -> tuple[float, float]:
     """Bounds between which 8 bits represent these values with the least mean squared error.
 
@@ -118,17 +123,14 @@ def owed(weight: Floats, rounded: Floats, means: npt.ArrayLike) -> Floats:
 
 def _narrowing(graph: fx.GraphModule) -> set[str]:
     """Names of the 1 x 1 convolutions that give fewer channels than they read; none where shortcuts lead past them."""
-    modules = dict(graph.named_modules())
     if any(node.target in ADDITIONS for node in graph.graph.nodes):
         return set()
-    return {
-        node.name
-        for node in graph.graph.nodes
-        if node.op == "call_module"
-        and isinstance(module := modules[str(node.target)], nn.Conv2d)
-        and module.kernel_size == (1, 1)
-        and module.out_channels < module.in_channels
+    narrow = {
+        name
+        for name, module in convolutions(graph).items()
+        if module.kernel_size == (1, 1) and module.out_channels < module.in_channels
     }
+    return {node.name for node in graph.graph.nodes if node.target in narrow}
 
 
 def _groups(graph: fx.GraphModule, exact: set[str]) -> list[list[fx.Node]]:
@@ -165,7 +167,7 @@ class _Watch(fx.Interpreter):
     def __init__(self, graph: fx.GraphModule, names: set[str]) -> None:
         super().__init__(graph)
         self.names = names
-        self.convolutions = {name for name, module in graph.named_modules() if isinstance(module, nn.Conv2d)}
+        self.convolutions = convolutions(graph)
         self.values: dict[str, list[Tensor]] = {}
         self.sums: dict[str, Tensor] = {}
 

@@ -27,6 +27,10 @@ class Fold:
     train: Labels
     test: Labels
 
+    def seed(self, base: int) -> int:
+        """Seed of what is drawn within this fold, another for each."""
+        return base + 1009 * self.repeat + self.number
+
 
 def group_folds(labels: Labels, groups: Groups, folds: int, repeats: int, seed: int) -> list[Fold]:
     """Folds of repeated stratified group cross-validation; within a repetition each row is tested once.

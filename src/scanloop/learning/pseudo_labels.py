@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from scanloop.calibration.scaling import probabilities_of
 from scanloop.config import PseudoLabelConfig
-from scanloop.learning.cross_validation import Fold, group_folds
+from scanloop.learning.cross_validation import group_folds
 from scanloop.learning.dataset import Known, Pool
 from scanloop.learning.heads import Head, TunedHead, fit_head, tune_head
 from scanloop.learning.neighbours import neighbour_vote
@@ -65,9 +65,18 @@ def propose(tuned: TunedHead, known: Known, pool: Pool, classes: int, config: Ps
     probabilities = tuned.probabilities(pool.vectors)
     labels = probabilities.argmax(axis=1).astype(np.int64)
     neighbour_labels, shares = neighbour_vote(known.vectors, known.labels, pool.vectors, config.neighbours, classes)
-    accepted = (probabilities.max(axis=1) >= config.min_confidence) & (neighbour_labels == labels)
-    accepted &= shares > config.min_neighbour_share
+    accepted = passes(probabilities, neighbour_labels, shares, config)
     return Proposal(probabilities, labels, neighbour_labels, shares, accepted)
+
+
+def passes(
+    probabilities: Float, neighbour_labels: Labels, shares: Float, config: PseudoLabelConfig
+) -> npt.NDArray[np.bool_]:
+    """The rule itself: whether each row, (n,), is sure enough of the class that its neighbours' majority names."""
+    passed: npt.NDArray[np.bool_] = probabilities.max(axis=1) >= config.min_confidence
+    passed &= neighbour_labels == probabilities.argmax(axis=1)
+    passed &= shares > config.min_neighbour_share
+    return passed
 
 
 def fit_semi_supervised(tuned: TunedHead, known: Known, pool: Pool, proposal: Proposal, weight: float) -> Head:
@@ -101,7 +110,7 @@ def trial_by_cross_validation(known: Known, pool: Pool, classes: int, config: Ps
     for cut in cuts:
         train, test = known.take(cut.train), known.take(cut.test)
         remaining = pool.without(test.groups)
-        arms[:, cut.repeat, cut.test] = _both_arms(train, remaining, test, classes, config, _seed(config.seed, cut))
+        arms[:, cut.repeat, cut.test] = _both_arms(train, remaining, test, classes, config, cut.seed(config.seed))
     drawn = known.drawn
     return Trial(known.labels[drawn], known.groups[drawn], arms[0][:, drawn], arms[1][:, drawn], "cross_validation")
 
@@ -114,7 +123,3 @@ def _both_arms(
     head = fit_semi_supervised(tuned, train, pool, proposal, config.weight)
     semi_supervised = probabilities_of(head.logits(test.vectors), tuned.temperature)
     return tuned.probabilities(test.vectors), semi_supervised
-
-
-def _seed(seed: int, cut: Fold) -> int:
-    return seed + 1009 * cut.repeat + cut.number

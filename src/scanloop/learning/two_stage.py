@@ -111,7 +111,7 @@ def train(encoder: Encoder, material: Material, config: RetrainConfig) -> Traine
 def _fold(encoder: Encoder, material: Material, config: RetrainConfig, cut: Fold) -> Float:
     """Logits (2, len(test), classes) of both stages, trained on a fold's training rows alone."""
     train_rows = material.known.take(cut.train)
-    seed = config.seed + 1009 * cut.repeat + cut.number
+    seed = cut.seed(config.seed)
     tuned = tune_head(train_rows, material.classes, config.cross_validation.folds, seed)
     pseudo = _pseudo_of_fold(tuned, train_rows, material, material.known.take(cut.test))
     head = _head(tuned, material, pseudo, train_rows)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from scanloop.calibration.scaling import probabilities_of
+from scanloop.evaluation.calibration import log_loss
 from scanloop.evaluation.metrics import macro_f1
-from scanloop.learning.cross_validation import Fold, group_folds
+from scanloop.learning.cross_validation import group_folds
 from scanloop.learning.dataset import Known, Pool
 from scanloop.learning.heads import Head, TunedHead, tune_head
 from scanloop.learning.semisupervised.agreement import agreement
@@ -47,8 +48,7 @@ class Evidence:
 
     def log_loss(self, name: str) -> float:
         """Mean log-loss over rows and repeats."""
-        right = self.probabilities[name][:, np.arange(len(self.labels)), self.labels]
-        return float(-np.log(right.clip(1e-12)).mean())
+        return float(np.mean([log_loss(one, self.labels) for one in self.probabilities[name]]))
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def gather(known: Known, pool: Pool, classes: int, folds: int, repeats: int, see
     found = {name: np.empty((repeats, len(known.labels), classes)) for name in (SUPERVISED, *METHODS)}
     for cut in cuts:
         train, test = known.take(cut.train), known.take(cut.test)
-        tuned = tune_head(train, classes, folds, _seed(seed, cut))
+        tuned = tune_head(train, classes, folds, cut.seed(seed))
         for name, head in heads(tuned, train, pool.without(test.groups)).items():
             found[name][cut.repeat, cut.test] = probabilities_of(head.logits(test.vectors), tuned.temperature)
     drawn = known.drawn
@@ -117,7 +117,3 @@ def heads(tuned: TunedHead, known: Known, pool: Pool) -> dict[str, Head]:
         opinions = Opinions(tuned, known, pool)
         found |= {name: fit_on_targets(opinions, method(opinions)) for name, method in METHODS.items()}
     return found
-
-
-def _seed(seed: int, cut: Fold) -> int:
-    return seed + 1009 * cut.repeat + cut.number
