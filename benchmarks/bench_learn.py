@@ -28,7 +28,7 @@ from scipy import stats
 LABELS, HELD_OUT = 100, 0.3
 FOLDS, REPEATS = 5, 1
 NEAR_BITS, NEAR_CORRELATION = 8, 0.97
-SETS = ("kermany", "pneumoniamnist", "breastmnist", "brain")
+SETS = ("kermany", "pneumoniamnist", "breastmnist", "brain", "kermany_causes")
 BATCH = 64
 
 
@@ -53,9 +53,10 @@ def load_tar(name: str, pattern: str) -> tuple[list[Any], list[str], list[str]]:
 
 def load(name: str) -> tuple[list[Any], np.ndarray, np.ndarray]:
     """Images of a set, their classes (-1 where unknown), and their patients."""
-    if name == "kermany":
+    if name.startswith("kermany"):
         images, names, groups = load_tar("kermany_cxr_224.tar", r"person\d+|IM-\d+")
-        return images, np.array(["PNEUMONIA" in one for one in names], int), np.array(groups)
+        causes = np.array([1 if "_bacteria_" in one else 2 if "_virus_" in one else 0 for one in names])
+        return images, causes if name == "kermany_causes" else (causes > 0).astype(int), np.array(groups)
     if name == "brain":
         images, names, groups = load_tar("brain_mri_oc.tar", r"[^/]+$")
         found = [0 if "/normal/" in one else 1 if "/cancer/" in one else -1 for one in names]
@@ -114,12 +115,13 @@ def one_split(known: Any, pool: Any, test: Any, seed: int) -> dict[str, np.ndarr
     from scanloop.learning.heads import fit_head, tune_head
     from scanloop.learning.semisupervised import policy
 
-    tuned = tune_head(known, 2, FOLDS, seed)
+    classes = len(np.unique(known.labels))
+    tuned = tune_head(known, classes, FOLDS, seed)
     heads = policy.heads(tuned, known, pool)
-    balanced = len(known.labels) / (2 * np.bincount(known.labels)[known.labels])
-    heads["supervised_balanced"] = fit_head(known.vectors, known.labels, 2, tuned.c, balanced)
+    balanced = len(known.labels) / (classes * np.bincount(known.labels)[known.labels])
+    heads["supervised_balanced"] = fit_head(known.vectors, known.labels, classes, tuned.c, balanced)
     found = {name: head.logits(test.vectors).argmax(axis=1) for name, head in heads.items()}
-    choice = policy.choose(policy.gather(known, pool, 2, FOLDS, REPEATS, seed))
+    choice = policy.choose(policy.gather(known, pool, classes, FOLDS, REPEATS, seed))
     return found | {"policy": found[choice.name], "chosen": np.array(choice.name)}
 
 

@@ -24,7 +24,10 @@ from scanloop.config import (
 
 PLAN = CrossValidation(seed=3, folds=3, repeats=2)
 SOURCE = SyntheticSource(seed=3, slices=120, size_px=32, labelled=40, contrast=1.0, copy_share=0.05)
-LENIENT = PseudoLabelConfig(seed=3, min_confidence=0.5, neighbours=5, min_f1=0.0, margin=1.0, cross_validation=PLAN)
+LENIENT = PseudoLabelConfig(
+    seed=3, method="mixture", uncertified=True, min_confidence=0.5, neighbours=5, min_f1=0.0, margin=1.0,
+    cross_validation=PLAN,
+)  # fmt: skip
 
 _LEARNT = ("catalog", "encoder", "embeddings", "triage", "labels")
 

@@ -12,12 +12,16 @@ from learning_data import new_known
 from scanloop.calibration.scaling import fit_temperature
 from scanloop.config import PseudoLabelConfig, RetrainConfig
 from scanloop.embedding.encoders import Encoder, new_encoder
+from scanloop.learning import finetune as finetune_module
 from scanloop.learning import two_stage
 from scanloop.learning.cross_validation import cross_fitted, group_folds
 from scanloop.learning.dataset import Known, Pool
 from scanloop.learning.finetune import Classifier, Maps, finetune, frozen_maps, tail_logits
 from scanloop.learning.heads import Head, tune_head
-from scanloop.learning.two_stage import Material, Pseudo, Trained, train
+from scanloop.learning.semisupervised.method import Targets
+from scanloop.learning.semisupervised.policy import SUPERVISED
+from scanloop.learning.semisupervised.recipe import Recipe
+from scanloop.learning.two_stage import Material, Trained, train
 
 CONFIG = RetrainConfig(seed=1, finetune_epochs=2, batch_size=8, cross_validation=PLAN)
 FROZEN = CONFIG.model_copy(update={"finetune_epochs": 0})
@@ -43,7 +47,7 @@ def head() -> Head:
 
 @pytest.fixture(scope="module")
 def maps(encoder: Encoder) -> Maps:
-    return Maps(frozen_maps(encoder, images()), np.arange(24) % 2, np.ones(24))
+    return Maps(frozen_maps(encoder, images()), np.eye(2)[np.arange(24) % 2], np.ones(24))
 
 
 def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -123,23 +127,42 @@ def test_training_lowers_the_loss_on_its_own_rows(encoder: Encoder, maps: Maps) 
     config = CONFIG.model_copy(update={"finetune_epochs": 8, "learning_rate": 5e-3, "head_learning_rate": 5e-3})
     model = finetune(encoder, blank, maps, config, seed=0)
     logits = torch.from_numpy(tail_logits(model, maps.values))
-    assert torch.nn.functional.cross_entropy(logits, torch.from_numpy(maps.labels)) < np.log(2) - 0.05
+    assert torch.nn.functional.cross_entropy(logits, torch.from_numpy(maps.targets)) < np.log(2) - 0.05
 
 
 def test_rows_without_weight_teach_nothing(encoder: Encoder, head: Head, maps: Maps) -> None:
-    config = CONFIG.model_copy(update={"batch_size": 64, "finetune_epochs": 1, "weight_decay": 0.0})
     weights = (np.arange(24) < 16).astype(float)
-    flipped = np.where(np.arange(24) < 16, maps.labels, 1 - maps.labels)
+    flipped = np.where(weights[:, None] > 0, maps.targets, 1 - maps.targets)
     first, other = (
-        finetune(encoder, head, Maps(maps.values, labels, weights), config, seed=0) for labels in (maps.labels, flipped)
+        finetune(encoder, head, Maps(maps.values, targets, weights), CONFIG, seed=0)
+        for targets in (maps.targets, flipped)
     )
     assert equal(state(first), state(other))
-    heavy = finetune(encoder, head, Maps(maps.values, flipped, np.ones(24)), config, seed=0)
+    heavy = finetune(encoder, head, Maps(maps.values, flipped, np.ones(24)), CONFIG, seed=0)
     assert not equal(state(first), state(heavy))
 
 
+def test_a_weight_is_the_share_of_the_epochs_that_a_row_takes_part_in() -> None:
+    weights = np.repeat([1.0, 0.25, 0.0], 8)
+    config = CONFIG.model_copy(update={"finetune_epochs": 800, "batch_size": 5})
+    batches = list(finetune_module._batches(weights, config, seed=0))
+    assert max(map(len, batches)) == 5
+    shares = np.bincount(np.concatenate(batches), minlength=24) / 800
+    np.testing.assert_array_equal(shares[:8], 1)
+    np.testing.assert_allclose(shares[8:16], 0.25, atol=4 * np.sqrt(0.25 * 0.75 / 800))
+    np.testing.assert_array_equal(shares[16:], 0)
+
+
+def test_a_soft_label_pulls_as_far_as_it_is_sure(encoder: Encoder, maps: Maps) -> None:
+    """With half a mind for each class the head learns to say a half."""
+    blank = Head(np.zeros((256, 2)), np.array([-1.0, 1.0]))
+    config = CONFIG.model_copy(update={"finetune_epochs": 30, "head_learning_rate": 0.02})
+    model = finetune(encoder, blank, Maps(maps.values, np.full((24, 2), 0.5), np.ones(24)), config, seed=0)
+    logits = tail_logits(model, maps.values)
+    assert np.abs(logits[:, 1] - logits[:, 0]).mean() < 0.5  # it began at 2
+
+
 RULE = PseudoLabelConfig(min_confidence=0.6, neighbours=5)
-NONE = np.empty(0, np.int64)
 
 
 def material(bought: int = 0, pool: int = 0, n: int = 36) -> Material:
@@ -149,9 +172,10 @@ def material(bought: int = 0, pool: int = 0, n: int = 36) -> Material:
     like = new_known(n=max(pool, 1), d=256, seed=5)
     groups = np.array([f"g{row:04d}" for row in range(pool)], dtype=object)  # the pool shares the labelled groups
     rows = Pool(np.array([f"u{row}" for row in range(pool)], dtype=object), like.vectors[:pool], groups)
-    promoted = Pseudo(np.arange(pool), like.labels[:pool] if pool else NONE)
+    targets = Targets(np.eye(2)[like.labels[:pool]], np.ones(pool))
+    recipe = Recipe("mixture" if pool else SUPERVISED, (0.6, 0.6) if pool else None, RULE)
     pool_numbers = 1000 + torch.arange(pool).view(-1, 1, 1, 1).expand(pool, 64, 4, 4).half()
-    return Material(known, numbers, rows, pool_numbers, promoted, RULE if pool else None, 2)
+    return Material(known, numbers, rows, pool_numbers, targets, recipe, 2)
 
 
 def test_no_fold_trains_on_a_row_or_a_pseudo_label_of_a_group_that_it_predicts(

@@ -7,7 +7,7 @@ import pytest
 from scanloop.config import PromoteConfig, PseudoLabelConfig
 from scanloop.evaluation.gates import champion_check, hold_out_checks
 from scanloop.learning.gate import judge
-from scanloop.learning.pseudo_labels import Trial
+from scanloop.learning.trial import Trial
 from scanloop.types import Interval
 
 CONFIG = PseudoLabelConfig(min_f1=0.88, margin=0.02)

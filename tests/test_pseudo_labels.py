@@ -1,4 +1,4 @@
-"""Pseudo-labels: the rule, what it leaves alone, and a trial in which no held-out group has any part."""
+"""Pseudo-labels: the rule, what it leaves alone, and trials in which no held-out group has any part."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,79 +13,122 @@ from scanloop.artifacts import read_json, read_table
 from scanloop.config import PseudoLabelConfig
 from scanloop.embedding.cache import Embeddings
 from scanloop.errors import LeakageError, TooFewLabelsError
-from scanloop.learning import pseudo_labels
 from scanloop.learning.dataset import Known, Pool, known_rows, pool_rows
 from scanloop.learning.heads import fit_head, tune_head
-from scanloop.learning.neighbours import neighbour_vote
-from scanloop.learning.pseudo_labels import (
-    fit_semi_supervised,
-    propose,
-    trial_by_cross_validation,
-    trial_on_validation,
-)
+from scanloop.learning.pseudo_labels import propose
+from scanloop.learning.semisupervised import method
+from scanloop.learning.semisupervised import recipe as recipe_module
+from scanloop.learning.semisupervised.method import fit_on_targets
+from scanloop.learning.semisupervised.policy import SUPERVISED
+from scanloop.learning.semisupervised.recipe import Recipe
+from scanloop.learning.trial import trial_by_cross_validation, trial_on_validation
 from scanloop.steps.pseudo_label import pseudo_label
 
 RULE = PseudoLabelConfig(neighbours=5, cross_validation=PLAN)
-NOBODY = RULE.model_copy(update={"min_neighbour_share": 1.0})
+PROMOTING = Recipe(SUPERVISED, (0.8, 0.8), RULE)
+NOBODY = Recipe(SUPERVISED, (2.0, 2.0), RULE)
+
+
+def angular(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Distances by angle of float64 rows, written out."""
+    norms = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(other, axis=1)
+    return np.asarray(1 - one @ other.T / norms)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_pseudo_label_needs_confidence_and_the_majority_of_the_neighbours(classes: int) -> None:
-    known, pool = new_known(classes=classes), new_pool(classes=classes)
+def test_the_rule_asks_confidence_neighbours_prototypes_and_nothing_strange(classes: int) -> None:
+    known, pool = new_known(classes=classes), new_pool(n=200, classes=classes)
+    config = RULE.model_copy(update={"max_anomaly": 0.8})
     tuned = tune_head(known, classes, 5, 0)
-    proposal = propose(tuned, known, pool, classes, RULE)
-    votes, shares = neighbour_vote(known.vectors, known.labels, pool.vectors, 5, classes)
+    proposal = propose(tuned, known, pool, classes, config)
+    rows, queries = known.vectors.astype(np.float64), pool.vectors.astype(np.float64)
+    among = angular(rows, rows)
+    among[known.groups[:, None] == known.groups] = np.inf
+    limit = np.quantile(among.min(axis=1), 0.8)
+    directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    means = np.stack([directions[known.labels == label].mean(axis=0) for label in range(classes)])
+    distances = angular(queries, rows)
     for row, probabilities in enumerate(tuned.probabilities(pool.vectors)):
         label = int(np.argmax(probabilities))
-        expected = probabilities[label] >= 0.8 and votes[row] == label and shares[row] > 0.5
-        assert (proposal.labels[row], proposal.accepted[row]) == (label, expected)
-    assert 0 < proposal.accepted.sum() < len(pool.groups)
+        votes = np.bincount(known.labels[np.argsort(distances[row], kind="stable")[:5]], minlength=classes)
+        expected = "" if distances[row].min() <= limit else "unlike the labelled images"
+        if angular(queries[row : row + 1], means).argmin() != label:
+            expected = "nearer to another class's mean"
+        if votes.argmax() != label or votes.max() / 5 <= 0.5:
+            expected = "neighbours disagree"
+        if probabilities[label] < 0.8:
+            expected = "low confidence"
+        assert (proposal.labels[row], proposal.refusals[row]) == (label, expected)
+    assert set(proposal.refusals) >= {"", "low confidence", "neighbours disagree", "unlike the labelled images"}
+    np.testing.assert_array_equal(proposal.accepted, proposal.refusals == "")
+
+
+def test_a_threshold_counts_for_its_class_alone() -> None:
+    known, pool = new_known(), new_pool(n=200)
+    proposal = propose(tune_head(known, 2, 5, 0), known, pool, 2, RULE)
+    above = proposal.above(np.array([0.95, np.inf]))
+    np.testing.assert_array_equal(above, proposal.accepted & (proposal.labels == 0) & (proposal.confidence >= 0.95))
+    assert 0 < above.sum() < proposal.accepted.sum()
 
 
 def test_permuting_the_pool_permutes_the_proposal() -> None:
     known, pool = new_known(), new_pool()
     tuned, order = tune_head(known, 2, 5, 0), np.random.default_rng(0).permutation(50)
-    shuffled = Pool(pool.slice_ids[order], pool.vectors[order], pool.groups[order])
-    one, other = (propose(tuned, known, rows, 2, RULE) for rows in (pool, shuffled))
-    np.testing.assert_array_equal(other.accepted, one.accepted[order])
+    one, other = (propose(tuned, known, rows, 2, RULE) for rows in (pool, pool.take(order)))
+    np.testing.assert_array_equal(other.refusals, one.refusals[order])
     np.testing.assert_allclose(other.probabilities, one.probabilities[order], atol=1e-12)
 
 
-def test_without_an_accepted_pseudo_label_the_head_is_the_supervised_one() -> None:
+def test_without_a_promoted_label_or_a_method_the_head_is_the_supervised_one() -> None:
     known, pool = new_known(), new_pool()
     tuned = tune_head(known, 2, 5, 0)
-    proposal = propose(tuned, known, pool, 2, NOBODY)
-    assert not proposal.accepted.any()
-    assert fit_semi_supervised(tuned, known, pool, proposal, 0.5) is tuned.head
-    for trial in (
-        trial_by_cross_validation(known, pool, 2, NOBODY),
-        trial_on_validation(known, pool, new_known(seed=9), 2, NOBODY),
-    ):
-        np.testing.assert_array_equal(trial.semi_supervised, trial.supervised)
+    for recipe in (NOBODY, Recipe(SUPERVISED, None, RULE)):
+        assert fit_on_targets(tuned, known, pool, recipe.targets(tuned, known, pool)) is tuned.head
+        for trial in (
+            trial_by_cross_validation(known, pool, recipe, PLAN, 0),
+            trial_on_validation(known, pool, new_known(n=20, seed=9), recipe, PLAN, 0),
+        ):
+            np.testing.assert_array_equal(trial.semi_supervised, trial.supervised)
 
 
 def test_given_labels_keep_their_value_and_their_full_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     known, pool = new_known(gap=0.5), new_pool(gap=2.0)
     wrong = replace(known, labels=np.where(np.arange(60) < 6, 1 - known.labels, known.labels))
     tuned = tune_head(wrong, 2, 5, 0)
-    proposal = propose(tuned, wrong, pool, 2, RULE)
     seen = []
 
     def spy(*args: np.ndarray) -> object:
         seen.append(args)
         return fit_head(*args)
 
-    monkeypatch.setattr(pseudo_labels, "fit_head", spy)
-    fit_semi_supervised(tuned, wrong, pool, proposal, 0.3)
+    monkeypatch.setattr(method, "fit_head", spy)
+    rule = RULE.model_copy(update={"weight": 0.3})
+    targets = Recipe(SUPERVISED, (0.8, 0.8), rule).targets(tuned, wrong, pool)
+    fit_on_targets(tuned, wrong, pool, targets)
     ((vectors, labels, _, c, weights),) = seen
-    accepted = proposal.accepted
-    assert accepted.any()
+    proposal = propose(tuned, wrong, pool, 2, rule)
+    order = np.flatnonzero(proposal.accepted)
+    order = order[np.argsort(proposal.labels[order], kind="stable")]
+    assert len(order)
     np.testing.assert_array_equal(labels[:60], wrong.labels)
     np.testing.assert_array_equal(vectors[:60], wrong.vectors)
-    np.testing.assert_array_equal(weights, [1.0] * 60 + [0.3] * accepted.sum())
-    np.testing.assert_array_equal(labels[60:], proposal.labels[accepted])
-    np.testing.assert_array_equal(vectors[60:], pool.vectors[accepted])
+    np.testing.assert_array_equal(weights, [1.0] * 60 + [0.3] * len(order))
+    np.testing.assert_array_equal(labels[60:], proposal.labels[order])
+    np.testing.assert_array_equal(vectors[60:], pool.vectors[order])
     assert c == tuned.c
+
+
+def test_a_promoted_label_takes_the_place_of_a_soft_one() -> None:
+    known, pool = new_known(), new_pool(n=100)
+    tuned = tune_head(known, 2, 5, 0)
+    soft, both = (Recipe("mixture", least, RULE).targets(tuned, known, pool) for least in (None, (0.9, 0.9)))
+    proposal = propose(tuned, known, pool, 2, RULE)
+    promoted = proposal.above(np.array([0.9, 0.9]))
+    assert 0 < promoted.sum() < 100
+    np.testing.assert_array_equal(both.probabilities[promoted], np.eye(2)[proposal.labels[promoted]])
+    assert (both.weights[promoted] == RULE.weight).all()
+    np.testing.assert_array_equal(both.probabilities[~promoted], soft.probabilities[~promoted])
+    np.testing.assert_array_equal(both.weights[~promoted], soft.weights[~promoted])
 
 
 def test_no_pool_image_of_a_held_out_group_has_a_part_in_a_fold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +139,8 @@ def test_no_pool_image_of_a_held_out_group_has_a_part_in_a_fold(monkeypatch: pyt
         calls.append((train, rows))
         return propose(tuned, train, rows, *rest)
 
-    monkeypatch.setattr(pseudo_labels, "propose", spy)
-    trial_by_cross_validation(known, pool, 2, RULE)
+    monkeypatch.setattr(recipe_module, "propose", spy)
+    trial_by_cross_validation(known, pool, Recipe("mixture", (0.8, 0.8), RULE), PLAN, 0)
     assert len(calls) == PLAN.folds * PLAN.repeats
     for train, rows in calls:
         held_out = set(known.groups) - set(train.groups)
@@ -109,27 +152,27 @@ def test_no_pool_image_of_a_held_out_group_has_a_part_in_a_fold(monkeypatch: pyt
 def test_a_held_out_label_reaches_no_prediction_of_its_own_group() -> None:
     known = new_known(n=36)
     identity = (known.groups[:, None] == np.unique(known.groups)).astype(np.float16)
-    everyone = RULE.model_copy(update={"min_confidence": 0.0})
+    everyone = Recipe("consensus", (0.0, 0.0), RULE.model_copy(update={"min_confidence": 0.0, "max_anomaly": 1.0}))
     twins = Pool(known.slice_ids, identity, known.groups)  # the pool holds a twin of every labelled row
-    trial = trial_by_cross_validation(replace(known, vectors=identity), twins, 2, everyone)
+    trial = trial_by_cross_validation(replace(known, vectors=identity), twins, everyone, PLAN, 0)
     right = (trial.semi_supervised.argmax(axis=2) == known.labels).mean()
     assert right <= 0.5  # by heart it would be 1
 
 
 def test_bought_rows_are_learnt_from_and_judge_nothing() -> None:
     known, pool = new_known(n=60, bought=20), new_pool()
-    trial = trial_by_cross_validation(known, pool, 2, RULE)
+    trial = trial_by_cross_validation(known, pool, PROMOTING, PLAN, 0)
     assert trial.supervised.shape == trial.semi_supervised.shape == (PLAN.repeats, 40, 2)
     np.testing.assert_array_equal(trial.labels, known.labels[:40])
     np.testing.assert_array_equal(trial.groups, known.groups[:40])
-    without = trial_by_cross_validation(known.take(known.drawn), pool, 2, RULE)
+    without = trial_by_cross_validation(known.take(known.drawn), pool, PROMOTING, PLAN, 0)
     assert not np.allclose(trial.supervised, without.supervised)
 
 
 def test_the_validation_part_is_predicted_by_heads_of_the_training_part() -> None:
     known, pool, validation = new_known(), new_pool(), new_known(n=20, seed=8)
-    trial = trial_on_validation(known, pool, validation, 2, RULE)
-    tuned = tune_head(known, 2, PLAN.folds, RULE.seed)
+    trial = trial_on_validation(known, pool, validation, PROMOTING, PLAN, 5)
+    tuned = tune_head(known, 2, PLAN.folds, 5)
     np.testing.assert_array_equal(trial.supervised[0], tuned.probabilities(validation.vectors))
     np.testing.assert_array_equal(trial.labels, validation.labels)
     assert not np.allclose(trial.supervised, trial.semi_supervised)
@@ -201,6 +244,11 @@ def test_a_gate_that_refuses_promotes_nothing_and_says_why(chain: Chain, tmp_pat
     gate = read_json(tmp_path / "pseudo_labels" / "certificate.json")["gate"]
     assert "the lower bound of macro-F1 is" in gate["reason"]
     assert gate["semi_supervised_macro_f1"]["low"] < gate["min_f1"]
+    assert gate["harmless"]
+    assert summary.soft_labelled > 0  # what does no harm may still teach
+    harmful = LENIENT.model_copy(update={"margin": 0.0})
+    summary = pseudo_label(harmful, **inputs, output=tmp_path / "harmful")
+    assert (summary.method, summary.soft_labelled, summary.promoted) == (SUPERVISED, 0, 0)
 
 
 def test_two_groups_of_a_class_are_too_few_to_be_tried_and_the_error_names_the_class(
@@ -209,7 +257,7 @@ def test_two_groups_of_a_class_are_too_few_to_be_tried_and_the_error_names_the_c
     from scanloop.steps import pseudo_label as module
 
     with pytest.raises(TooFewLabelsError):
-        trial_by_cross_validation(new_known(n=8), new_pool(), 2, RULE)
+        trial_by_cross_validation(new_known(n=8), new_pool(), PROMOTING, PLAN, 0)
     known = new_known(n=8, d=256)
     monkeypatch.setattr(module, "known_rows", lambda *_: known)
     with pytest.raises(TooFewLabelsError, match=r"class 'lesion' has 2 labelled.*label at least 3"):
@@ -221,8 +269,7 @@ def test_two_groups_of_a_class_are_too_few_to_be_tried_and_the_error_names_the_c
 def test_the_seed_of_the_cross_validation_cuts_the_folds() -> None:
     plans = (PLAN, PLAN.model_copy(update={"seed": PLAN.seed + 1}))
     one, again, other = (
-        trial_by_cross_validation(new_known(), new_pool(), 2, RULE.model_copy(update={"cross_validation": plan}))
-        for plan in (PLAN, *plans)
+        trial_by_cross_validation(new_known(), new_pool(), PROMOTING, plan, 0) for plan in (PLAN, *plans)
     )
     np.testing.assert_array_equal(one.supervised, again.supervised)
     assert not np.array_equal(one.supervised, other.supervised)
@@ -233,6 +280,5 @@ def test_three_groups_of_a_class_among_many_of_the_other_can_be_tried(seed: int)
     known = new_known(n=60)
     labels = np.isin(known.groups, ["g0001", "g0004", "g0009"]).astype(np.int64)
     plan = PLAN.model_copy(update={"seed": seed})
-    config = RULE.model_copy(update={"seed": seed, "cross_validation": plan})
-    trial = trial_by_cross_validation(replace(known, labels=labels), new_pool(), 2, config)
+    trial = trial_by_cross_validation(replace(known, labels=labels), new_pool(), PROMOTING, plan, seed)
     assert np.isfinite(trial.semi_supervised).all()

@@ -27,14 +27,14 @@ def contents(artifact: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def refused(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pseudo-labels of which the gate promoted none."""
+    """Pseudo-labels of which the gate lets nothing through: a bound of the difference cannot lie above zero here."""
     folder = tmp_path_factory.mktemp("refused") / "pseudo_labels"
-    strict = LENIENT.model_copy(update={"min_f1": 1.0})
+    strict = LENIENT.model_copy(update={"margin": 0.0})
     pseudo_label(strict, **chain.inputs("catalog", "embeddings", "triage", "labels"), output=folder)
     return folder
 
 
-def test_without_promoted_pseudo_labels_the_bundle_is_the_baselines_to_the_byte(
+def test_without_anything_of_the_pool_the_bundle_is_the_baselines_to_the_byte(
     chain: Chain, refused: Path, tmp_path: Path
 ) -> None:
     retrain(PLANS["bundle"][1], **chain.inputs(*LEARNT), pseudo_labels=refused, output=tmp_path / "bundle")
@@ -42,10 +42,10 @@ def test_without_promoted_pseudo_labels_the_bundle_is_the_baselines_to_the_byte(
     assert read_bundle(tmp_path / "bundle").digest == read_bundle(chain["baseline"]).digest
 
 
-def test_promoted_pseudo_labels_make_another_model(chain: Chain) -> None:
+def test_what_the_pool_teaches_makes_another_model(chain: Chain) -> None:
     assert read_bundle(chain["bundle"]).digest != read_bundle(chain["baseline"]).digest
     summary, baseline = chain.summary("bundle"), chain.summary("baseline")
-    assert summary.pseudo_labelled == chain.summary("pseudo_labels").promoted > baseline.pseudo_labelled == 0
+    assert summary.pseudo_labelled == chain.summary("pseudo_labels").soft_labelled > baseline.pseudo_labelled == 0
     assert summary.labelled == baseline.labelled == 49  # forty from the start and nine bought
     assert read_json(chain["bundle"] / "bundle.json")["counts"]["pseudo_labelled"] != {"lesion": 0, "normal": 0}
 
@@ -105,13 +105,19 @@ def test_a_held_out_label_changes_no_byte_of_the_model(chain: Chain, tmp_path: P
     assert contents(tmp_path / "bundle") == contents(chain["baseline"])
 
 
-def test_no_more_of_the_pool_is_considered_than_configured_and_a_seed_draws_it(chain: Chain, tmp_path: Path) -> None:
-    config = PLANS["bundle"][1].model_copy(update={"max_pool_slices": 3, "finetune_epochs": 0})
-    inputs = chain.inputs(*LEARNT, "pseudo_labels")
+def test_no_more_of_the_pool_is_learnt_from_than_was_drawn(chain: Chain, tmp_path: Path) -> None:
+    few = LENIENT.model_copy(update={"max_pool_slices": 3})
+    pseudo_label(few, **chain.inputs("catalog", "embeddings", "triage", "labels"), output=tmp_path / "pseudo_labels")
+    table = read_table(tmp_path / "pseudo_labels", "pseudo_labels.parquet").drop_duplicates("slice_id")
+    drawn = table[table["weight"].notna()]
+    assert len(drawn) == drawn["soft"].notna().sum() == 3
+    config = PLANS["bundle"][1].model_copy(update={"finetune_epochs": 0})
+    inputs = chain.inputs(*LEARNT) | {"pseudo_labels": tmp_path / "pseudo_labels"}
     first, again = (retrain(config, **inputs, output=tmp_path / name) for name in ("a", "b"))
     assert first == again
-    assert 0 < first.pseudo_labelled <= 3
-    assert first.stage == "frozen features"
+    assert first.pseudo_labelled == 3
+    learnt = read_table(tmp_path / "a", "learnt.parquet")
+    assert set(learnt.loc[learnt["source"] == "pseudo_labelled", "slice_id"]) == set(drawn["slice_id"])
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 

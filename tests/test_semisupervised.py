@@ -70,13 +70,13 @@ def test_without_a_pool_every_head_is_the_supervised_one_to_the_bit() -> None:
 def test_rows_that_weigh_nothing_change_nothing() -> None:
     tuned, known, pool, _ = material()
     nothing = Targets(np.full((120, 2), 0.5), np.zeros(120))
-    assert fit_on_targets(Opinions(tuned, known, pool), nothing) is tuned.head
+    assert fit_on_targets(tuned, known, pool, nothing) is tuned.head
 
 
 def test_a_sure_soft_label_counts_as_that_label() -> None:
     tuned, known, pool, truth = material()
     weights = np.where(np.arange(120) < 30, 1.0, 0.0)
-    head = fit_on_targets(Opinions(tuned, known, pool), Targets(np.eye(2)[truth], weights))
+    head = fit_on_targets(tuned, known, pool, Targets(np.eye(2)[truth], weights))
     vectors = np.concatenate([known.vectors, pool.vectors[:30]])
     order = np.argsort(truth[:30], kind="stable")  # the rows of one class come before those of the next
     expected = fit_head(
@@ -92,7 +92,7 @@ def test_soft_labels_minimise_the_weighted_cross_entropy() -> None:
     draw = np.random.default_rng(3)
     soft = draw.uniform(size=120)
     targets = Targets(np.stack([1 - soft, soft], axis=1), draw.uniform(size=120))
-    head = fit_on_targets(Opinions(tuned, known, pool), targets)
+    head = fit_on_targets(tuned, known, pool, targets)
     stacked = np.concatenate([known.vectors, pool.vectors, pool.vectors]).astype(np.float64)
     mean, std = stacked.mean(axis=0), stacked.std(axis=0)
 

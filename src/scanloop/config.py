@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from scanloop.semi_supervised_config import CrossValidation, PseudoLabelConfig
 from scanloop.sources import (
     DicomSource,
     FolderSource,
@@ -122,32 +123,15 @@ class AcquireConfig(Section):
     price_per_label_eur: Positive = Field(0.55, description="One reading with its share of quality assurance")
     max_labels: int = Field(3000, ge=0)
     candidates_per_label: int = Field(8, ge=1, description="Most uncertain slices a label; diversity picks among them")
+    audit: int = Field(
+        0, ge=0, description="Of the labels, so many for images drawn at random, one a group: they certify promotions"
+    )
 
 
 class OracleConfig(Section):
     """How a queue is answered from hidden labels."""
 
     as_of: str = Field("2026-01-01T00:00:00Z", description="Time stamped on the answers", pattern=r"^\d{4}-\d\d-\d\dT")
-
-
-class CrossValidation(Section):
-    """Repeated stratified group cross-validation."""
-
-    folds: int = Field(5, ge=2, le=50)
-    repeats: int = Field(4, ge=1, le=100)
-
-
-class PseudoLabelConfig(Section):
-    """When a machine's label counts: calibrated confidence, the neighbours' majority, and the hold-out gate."""
-
-    min_confidence: Share = 0.8
-    neighbours: int = Field(11, ge=1)
-    min_neighbour_share: Share = Field(0.5, description="The neighbours' majority must exceed this share")
-    min_f1: Share = Field(0.88, description="Gate: least lower bound of macro-F1 on the hold-out")
-    margin: Share = Field(0.02, description="Gate: largest loss of macro-F1 against supervised, at the lower bound")
-    weight: Share = Field(0.5, description="Weight of a pseudo-label's loss against a given label's")
-    wave: int = Field(1, ge=1)
-    cross_validation: CrossValidation = CrossValidation()
 
 
 class RetrainConfig(Section):
@@ -159,7 +143,6 @@ class RetrainConfig(Section):
     head_learning_rate: Positive = 1e-3
     weight_decay: float = Field(1e-4, ge=0)
     batch_size: int = Field(32, ge=2)
-    max_pool_slices: int = Field(2000, ge=1, description="Pool images considered, promoted or not; drawn by seed")
     cross_validation: CrossValidation = CrossValidation()
 
 

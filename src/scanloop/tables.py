@@ -25,16 +25,16 @@ TABLES: Mapping[str, pa.Schema] = {
     ]),
     "queue.parquet": pa.schema([
         ("slice_id", _string), ("rank", _int), ("uncertainty", _float), ("diversity", _float), ("price", _float),
-        ("reason", _string),
+        ("reason", _string), ("purpose", _string),
     ]),
     "labels.parquet": pa.schema([
         ("slice_id", _string), ("label", _string), ("readers", _int), ("agreement", _float),
-        ("adjudicated", pa.bool_()), ("as_of", _string),
+        ("adjudicated", pa.bool_()), ("as_of", _string), ("purpose", _string),
     ]),
     "pseudo_labels.parquet": pa.schema([
         ("slice_id", _string), ("uri", _string), ("probability", _float), ("confidence", _float), ("label", _string),
         ("knn_label", _string), ("knn_share", _float), ("anomaly", _float), ("promoted", pa.bool_()),
-        ("reason", _string), ("wave", _int),
+        ("reason", _string), ("wave", _int), ("soft", pa.list_(_float)), ("weight", _float),
     ]),
     "out_of_fold.parquet": pa.schema([
         ("slice_id", _string), ("group_id", _string), ("repeat", _int), ("fold", _int), ("label", _string),
@@ -58,4 +58,7 @@ that of the positive class, `probabilities` follows the classes in `catalog.json
 `given_label` what an expert said. In predictions `split` is also "cross_validation", where the row was predicted by
 models that never saw its group, and "pool". In confidences `side` is "reference" or "pool", `positive` whether the
 predicted class is the positive one. In `learnt.parquet` `source` is "labelled" or "pseudo_labelled".
+`purpose` of a queued or bought label is "train", where the image was chosen, or "audit", where it was drawn at random.
+`soft` is what retraining learns a pool image as, by class, and `weight` how much that counts against a given label;
+both are null for what was not drawn to be learnt from.
 """

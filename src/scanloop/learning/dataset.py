@@ -15,6 +15,9 @@ from scanloop.embedding.cache import Embeddings
 from scanloop.errors import ArtifactError, TooFewLabelsError
 from scanloop.types import Groups, Half, Labels
 
+TRAIN, AUDIT = "train", "audit"
+"""Purposes of a bought label: of an image that was chosen, and of one that was drawn at random to judge the machine."""
+
 
 @dataclass(frozen=True)
 class Known:
@@ -53,10 +56,13 @@ class Pool:
     vectors: Half
     groups: Groups
 
+    def take(self, rows: Labels | npt.NDArray[np.bool_]) -> "Pool":
+        """The rows with these indices, or under this mask."""
+        return Pool(self.slice_ids[rows], self.vectors[rows], self.groups[rows])
+
     def without(self, groups: Groups) -> "Pool":
         """The rows that share no group with these."""
-        keep = ~np.isin(self.groups, groups)
-        return Pool(self.slice_ids[keep], self.vectors[keep], self.groups[keep])
+        return self.take(~np.isin(self.groups, groups))
 
 
 def answers(labels: Path, pushed_out: pd.DataFrame) -> pd.DataFrame:

@@ -52,12 +52,13 @@ class Maps:
 
     Attributes:
         values: float16 (n, c, s, s).
-        labels: (n,) class indices.
-        weights: (n,) weight of each row's loss.
+        targets: (n, classes) probabilities; a given label is 1 for its class.
+        weights: (n,) weight of each row, 0..1: the chance that it takes part in an epoch. So a pool of thousands whose
+            rows weigh little costs no more than what they weigh.
     """
 
     values: Tensor
-    labels: Labels
+    targets: Float
     weights: Float
 
 
@@ -89,10 +90,9 @@ def finetune(encoder: Encoder, head: Head, maps: Maps, config: RetrainConfig, se
     groups.append({"params": list(model.head.parameters()), "lr": config.head_learning_rate})
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     parameters = [parameter for group in groups for parameter in group["params"]]
-    for rows in _batches(len(maps.labels), config, seed):
+    for rows in _batches(maps.weights, config, seed):
         logits = model.tail(maps.values[rows].float())
-        losses = functional.cross_entropy(logits, torch.from_numpy(maps.labels[rows]), reduction="none")
-        loss = (losses * torch.from_numpy(maps.weights[rows]).float()).mean()
+        loss = functional.cross_entropy(logits, torch.from_numpy(maps.targets[rows]).float())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
@@ -107,8 +107,9 @@ def tail_logits(model: Classifier, maps: Tensor, batch_size: int = 64) -> Float:
     return np.concatenate(parts)
 
 
-def _batches(rows: int, config: RetrainConfig, seed: int) -> Iterator[Labels]:
-    order = np.random.default_rng(seed)
+def _batches(weights: Float, config: RetrainConfig, seed: int) -> Iterator[Labels]:
+    draw = np.random.default_rng(seed)
     for _ in range(config.finetune_epochs):
-        shuffled = order.permutation(rows)
-        yield from (shuffled[start : start + config.batch_size] for start in range(0, rows, config.batch_size))
+        order = draw.permutation(len(weights))
+        rows = order[draw.random(len(weights))[order] < weights[order]]
+        yield from (rows[start : start + config.batch_size] for start in range(0, len(rows), config.batch_size))

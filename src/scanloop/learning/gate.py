@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from scanloop.config import PseudoLabelConfig
 from scanloop.evaluation.comparison import Holdout, difference_interval, metric_interval
 from scanloop.evaluation.intervals import Resampling
-from scanloop.learning.pseudo_labels import Trial
+from scanloop.learning.trial import Trial
+from scanloop.semi_supervised_config import PseudoLabelConfig
 from scanloop.types import Interval
 
 
@@ -14,7 +14,8 @@ class Verdict:
     """What the gate decides.
 
     Attributes:
-        passed: Whether both bounds hold.
+        passed: Whether both bounds hold: labels may be promoted.
+        harmless: Whether that of the difference holds: the pool may teach.
         reason: Why, in words, with the figures.
         kind: Where the figures come from: "validation" or "cross_validation".
         supervised_macro_f1: Of the head on the labels alone.
@@ -25,6 +26,7 @@ class Verdict:
     """
 
     passed: bool
+    harmless: bool
     reason: str
     kind: str
     supervised_macro_f1: Interval
@@ -43,8 +45,9 @@ def judge(trial: Trial, config: PseudoLabelConfig) -> Verdict:
     faults = []
     if semi.low < config.min_f1:
         faults.append(f"the lower bound of macro-F1 is {semi.low:.3f}, below {config.min_f1:g}")
-    if gain.low < -config.margin:
+    harmless = gain.low >= -config.margin
+    if not harmless:
         faults.append(f"macro-F1 may fall by {-gain.low:.3f} against supervised, more than {config.margin:g}")
     figures = f"macro-F1 {semi.value:.3f} [{semi.low:.3f}, {semi.high:.3f}], n={semi.n}, {semi.groups} groups"
     reason = f"{'; '.join(faults) or 'both bounds hold'} ({figures})"
-    return Verdict(not faults, reason, trial.kind, supervised, semi, gain, config.min_f1, config.margin)
+    return Verdict(not faults, harmless, reason, trial.kind, supervised, semi, gain, config.min_f1, config.margin)

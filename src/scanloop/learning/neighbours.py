@@ -3,7 +3,7 @@
 import numpy as np
 
 from scanloop.embedding.blocks import unit
-from scanloop.types import Float, Half, Labels
+from scanloop.types import Float, Groups, Half, Labels
 
 BLOCK_ROWS = 4096
 
@@ -43,3 +43,37 @@ def anomaly(labelled: Half | Float, queries: Half | Float) -> Float:
         for start in range(0, len(queries), BLOCK_ROWS)
     ]
     return np.clip(np.concatenate(blocks), 0, 2) if blocks else np.empty(0)
+
+
+def nearest_prototype(labelled: Half | Float, labels: Labels, queries: Half | Float, classes: int) -> Labels:
+    """Class (n,) whose mean direction is nearest (Snell et al. 2017, arXiv:1703.05175, on frozen features).
+
+    Args:
+        labelled: (m, d) embeddings with a label; every class occurs.
+        labels: (m,) their class indices.
+        queries: (n, d) embeddings without.
+        classes: Number of classes.
+    """
+    rows = unit(labelled)
+    means = unit(np.stack([rows[labels == label].mean(axis=0) for label in range(classes)]))
+    nearest = np.empty(len(queries), dtype=np.int64)
+    for start in range(0, len(queries), BLOCK_ROWS):
+        nearest[start : start + BLOCK_ROWS] = (unit(queries[start : start + BLOCK_ROWS]) @ means.T).argmax(axis=1)
+    return nearest
+
+
+def usual_anomaly(labelled: Half | Float, groups: Groups, share: float) -> float:
+    """Distance to the nearest labelled image of another group that this share of the labelled images does not exceed.
+
+    Args:
+        labelled: (m, d) embeddings, of at least two groups.
+        groups: (m,) their groups.
+        share: 0..1; 1 is the largest distance.
+    """
+    rows = unit(labelled)
+    nearest = np.empty(len(rows))
+    for start in range(0, len(rows), BLOCK_ROWS):
+        similarity = rows[start : start + BLOCK_ROWS] @ rows.T
+        similarity[groups[start : start + BLOCK_ROWS, None] == groups] = -np.inf
+        nearest[start : start + BLOCK_ROWS] = 1 - similarity.max(axis=1)
+    return float(np.quantile(nearest, share))

@@ -1,17 +1,20 @@
-"""When a machine's label may count: calibrated confidence, the neighbours' majority, and proof that it helps."""
+"""The rule by which a machine's label may count: confidence, the neighbours, the prototypes, and nothing strange."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from scanloop.calibration.scaling import probabilities_of
-from scanloop.config import PseudoLabelConfig
-from scanloop.learning.cross_validation import group_folds
 from scanloop.learning.dataset import Known, Pool
-from scanloop.learning.heads import Head, TunedHead, fit_head, tune_head
-from scanloop.learning.neighbours import neighbour_vote
-from scanloop.types import Float, Groups, Labels
+from scanloop.learning.heads import TunedHead
+from scanloop.learning.neighbours import anomaly, nearest_prototype, neighbour_vote, usual_anomaly
+from scanloop.semi_supervised_config import PseudoLabelConfig
+from scanloop.types import Float, Labels
+
+UNSURE, DISAGREEMENT, OTHER_PROTOTYPE, STRANGE = (
+    "low confidence", "neighbours disagree", "nearer to another class's mean", "unlike the labelled images",
+)  # fmt: skip
+"""Why the rule refuses an image; the first test that fails is named."""
 
 
 @dataclass(frozen=True)
@@ -23,37 +26,37 @@ class Proposal:
         labels: (n,) most probable class.
         neighbour_labels: (n,) majority of the nearest labelled images.
         neighbour_shares: (n,) share of that majority.
-        accepted: (n,) whether both tests of the rule are passed.
+        anomaly: (n,) angular distance to the nearest labelled image, 0..2.
+        refusals: (n,) why the rule refuses an image, "" where it does not.
     """
 
     probabilities: Float
     labels: Labels
     neighbour_labels: Labels
     neighbour_shares: Float
-    accepted: npt.NDArray[np.bool_]
+    anomaly: Float
+    refusals: npt.NDArray[np.object_]
 
+    @property
+    def confidence(self) -> Float:
+        """Calibrated probability (n,) of the most probable class."""
+        highest: Float = self.probabilities.max(axis=1)
+        return highest
 
-@dataclass(frozen=True)
-class Trial:
-    """Supervised and semi-supervised heads on images that neither saw.
+    @property
+    def accepted(self) -> npt.NDArray[np.bool_]:
+        """Whether the rule lets each image (n,) through."""
+        passed: npt.NDArray[np.bool_] = self.refusals == ""
+        return passed
 
-    Attributes:
-        labels: (n,) true class indices.
-        groups: (n,) groups.
-        supervised: (repeats, n, classes) probabilities of the head on the labels alone.
-        semi_supervised: (repeats, n, classes) the same with the pseudo-labels that the rule accepts.
-        kind: "validation" or "cross_validation".
-    """
-
-    labels: Labels
-    groups: Groups
-    supervised: Float
-    semi_supervised: Float
-    kind: str
+    def above(self, thresholds: Float) -> npt.NDArray[np.bool_]:
+        """Images (n,) that the rule lets through with at least the confidence asked for their class, (classes,)."""
+        passed: npt.NDArray[np.bool_] = self.accepted & (self.confidence >= thresholds[self.labels])
+        return passed
 
 
 def propose(tuned: TunedHead, known: Known, pool: Pool, classes: int, config: PseudoLabelConfig) -> Proposal:
-    """Apply the rule to a pool: confidence >= `min_confidence`, and the neighbours' majority says the same.
+    """Apply the rule to a pool: sure, the neighbours' majority and the nearest class mean agree, and nothing strange.
 
     Args:
         tuned: Head trained and calibrated on `known`.
@@ -65,61 +68,22 @@ def propose(tuned: TunedHead, known: Known, pool: Pool, classes: int, config: Ps
     probabilities = tuned.probabilities(pool.vectors)
     labels = probabilities.argmax(axis=1).astype(np.int64)
     neighbour_labels, shares = neighbour_vote(known.vectors, known.labels, pool.vectors, config.neighbours, classes)
-    accepted = passes(probabilities, neighbour_labels, shares, config)
-    return Proposal(probabilities, labels, neighbour_labels, shares, accepted)
+    prototypes = nearest_prototype(known.vectors, known.labels, pool.vectors, classes)
+    distances = anomaly(known.vectors, pool.vectors)
+    unsure = probabilities.max(axis=1) < config.min_confidence
+    strange = distances > usual_anomaly(known.vectors, known.groups, config.max_anomaly)
+    agrees = passes(probabilities, neighbour_labels, shares, config)
+    refusals = np.select(
+        [unsure, ~agrees, prototypes != labels, strange], [UNSURE, DISAGREEMENT, OTHER_PROTOTYPE, STRANGE], ""
+    ).astype(object)
+    return Proposal(probabilities, labels, neighbour_labels, shares, distances, refusals)
 
 
 def passes(
     probabilities: Float, neighbour_labels: Labels, shares: Float, config: PseudoLabelConfig
 ) -> npt.NDArray[np.bool_]:
-    """The rule itself: whether each row, (n,), is sure enough of the class that its neighbours' majority names."""
+    """The core of the rule: whether each row, (n,), is sure enough of the class that its neighbours' majority names."""
     passed: npt.NDArray[np.bool_] = probabilities.max(axis=1) >= config.min_confidence
     passed &= neighbour_labels == probabilities.argmax(axis=1)
     passed &= shares > config.min_neighbour_share
     return passed
-
-
-def fit_semi_supervised(tuned: TunedHead, known: Known, pool: Pool, proposal: Proposal, weight: float) -> Head:
-    """Head on the labels and the accepted pseudo-labels; given labels keep their value and their full weight.
-
-    Without an accepted pseudo-label it is the supervised head itself.
-    """
-    if not proposal.accepted.any():
-        return tuned.head
-    vectors = np.concatenate([known.vectors, pool.vectors[proposal.accepted]])
-    labels = np.concatenate([known.labels, proposal.labels[proposal.accepted]])
-    weights = np.concatenate([np.ones(len(known.labels)), np.full(int(proposal.accepted.sum()), weight)])
-    return fit_head(vectors, labels, proposal.probabilities.shape[1], tuned.c, weights)
-
-
-def trial_on_validation(known: Known, pool: Pool, validation: Known, classes: int, config: PseudoLabelConfig) -> Trial:
-    """Both arms trained on the training part and tried on the validation part."""
-    supervised, semi_supervised = _both_arms(known, pool, validation, classes, config, config.seed)
-    return Trial(validation.labels, validation.groups, supervised[None], semi_supervised[None], "validation")
-
-
-def trial_by_cross_validation(known: Known, pool: Pool, classes: int, config: PseudoLabelConfig) -> Trial:
-    """Both arms by repeated group cross-validation over the randomly drawn labels.
-
-    In each fold the rule is applied anew by a head that saw the fold's training rows alone, and pool images in a
-    held-out group are left out, so that no held-out label reaches a pseudo-label.
-    """
-    plan = config.cross_validation
-    cuts = group_folds(known.labels, known.groups, plan.folds, plan.repeats, plan.seed)
-    arms = np.empty((2, plan.repeats, len(known.labels), classes))
-    for cut in cuts:
-        train, test = known.take(cut.train), known.take(cut.test)
-        remaining = pool.without(test.groups)
-        arms[:, cut.repeat, cut.test] = _both_arms(train, remaining, test, classes, config, cut.seed(config.seed))
-    drawn = known.drawn
-    return Trial(known.labels[drawn], known.groups[drawn], arms[0][:, drawn], arms[1][:, drawn], "cross_validation")
-
-
-def _both_arms(
-    train: Known, pool: Pool, test: Known, classes: int, config: PseudoLabelConfig, seed: int
-) -> tuple[Float, Float]:
-    tuned = tune_head(train, classes, config.cross_validation.folds, seed)
-    proposal = propose(tuned, train, pool, classes, config)
-    head = fit_semi_supervised(tuned, train, pool, proposal, config.weight)
-    semi_supervised = probabilities_of(head.logits(test.vectors), tuned.temperature)
-    return tuned.probabilities(test.vectors), semi_supervised

@@ -8,27 +8,15 @@ from scipy.special import log_softmax
 from torch import Tensor
 
 from scanloop.calibration.scaling import fit_temperature
-from scanloop.config import PseudoLabelConfig, RetrainConfig
+from scanloop.config import RetrainConfig
 from scanloop.embedding.encoders import Encoder
 from scanloop.learning.cross_validation import Fold, cross_fitted, group_folds
 from scanloop.learning.dataset import Known, Pool
 from scanloop.learning.finetune import Classifier, Maps, finetune, tail_logits
-from scanloop.learning.heads import Head, TunedHead, fit_head, tune_head
-from scanloop.learning.pseudo_labels import propose
+from scanloop.learning.heads import tune_head
+from scanloop.learning.semisupervised.method import Targets, fit_on_targets
+from scanloop.learning.semisupervised.recipe import Recipe
 from scanloop.types import Float, Labels
-
-
-@dataclass(frozen=True)
-class Pseudo:
-    """Pseudo-labelled rows to learn from.
-
-    Attributes:
-        rows: (n,) indices into the pool.
-        labels: (n,) class indices.
-    """
-
-    rows: Labels
-    labels: Labels
 
 
 @dataclass(frozen=True)
@@ -38,11 +26,11 @@ class Material:
     Attributes:
         known: Labelled rows.
         known_maps: float16 (n, c, s, s), their frozen feature maps.
-        pool: Unlabelled rows, drawn without a look at their pseudo-labels, so that each fold can judge them anew
-            without what the held-out labels chose; empty where none is promoted.
+        pool: Unlabelled rows, drawn without a look at what is said of them, so that each fold can judge them anew
+            without what the held-out labels chose; empty where nothing is learnt from a pool.
         pool_maps: float16 (m, c, s, s), theirs.
-        promoted: Rows of the pool that were promoted, with their classes.
-        rule: The rule that promoted them; None for supervised training.
+        targets: The pool's soft labels and weights, from all labels.
+        recipe: How each fold makes its own.
         classes: Number of classes.
     """
 
@@ -50,8 +38,8 @@ class Material:
     known_maps: Tensor
     pool: Pool
     pool_maps: Tensor
-    promoted: Pseudo
-    rule: PseudoLabelConfig | None
+    targets: Targets
+    recipe: Recipe
     classes: int
 
 
@@ -99,10 +87,10 @@ def train(encoder: Encoder, material: Material, config: RetrainConfig) -> Traine
     losses = {stage: _log_loss(values / temperatures[stage], truth) for stage, values in stacked.items()}
     best = min(stages, key=lambda stage: losses[stage])
     tuned = tune_head(known, material.classes, plan.folds, config.seed)
-    head = _head(tuned, material, material.promoted)
+    head = fit_on_targets(tuned, known, material.pool, material.targets)
     model = Classifier(encoder, head)
     if best == "fine-tuned":
-        maps = _maps(material, np.arange(len(known.labels)), material.promoted)
+        maps = _maps(material, np.arange(len(known.labels)), np.arange(len(material.pool.groups)), material.targets)
         model = finetune(encoder, head, maps, config, config.seed)
     out_of_fold = cross_fitted(logits[stages.index(best)], known.labels, cuts, drawn)[:, drawn]
     return Trained(model, best, temperatures[best], out_of_fold, cuts, losses)
@@ -113,41 +101,25 @@ def _fold(encoder: Encoder, material: Material, config: RetrainConfig, cut: Fold
     train_rows = material.known.take(cut.train)
     seed = cut.seed(config.seed)
     tuned = tune_head(train_rows, material.classes, config.cross_validation.folds, seed)
-    pseudo = _pseudo_of_fold(tuned, train_rows, material, material.known.take(cut.test))
-    head = _head(tuned, material, pseudo, train_rows)
+    left = np.flatnonzero(~np.isin(material.pool.groups, material.known.groups[cut.test]))
+    pool = material.pool.take(left)
+    targets = material.recipe.targets(tuned, train_rows, pool)
+    head = fit_on_targets(tuned, train_rows, pool, targets)
     frozen = head.logits(material.known.vectors[cut.test])
     if not config.finetune_epochs:
         return frozen[None]
-    model = finetune(encoder, head, _maps(material, cut.train, pseudo), config, seed)
+    model = finetune(encoder, head, _maps(material, cut.train, left, targets), config, seed)
     return np.stack([frozen, tail_logits(model, material.known_maps[torch.from_numpy(cut.test)])])
 
 
-def _pseudo_of_fold(tuned: TunedHead, train_rows: Known, material: Material, test_rows: Known) -> Pseudo:
-    """Pseudo-labels as the fold's own head would give them, outside of the held-out groups."""
-    if material.rule is None:
-        return Pseudo(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-    proposal = propose(tuned, train_rows, material.pool, material.classes, material.rule)
-    keep = proposal.accepted & ~np.isin(material.pool.groups, test_rows.groups)
-    return Pseudo(np.flatnonzero(keep), proposal.labels[keep])
-
-
-def _head(tuned: TunedHead, material: Material, pseudo: Pseudo, known: Known | None = None) -> Head:
-    """Head on the labelled rows and some pseudo-labelled ones; the tuned head itself without any."""
-    if not len(pseudo.rows):
-        return tuned.head
-    assert material.rule is not None
-    known = known or material.known
-    vectors = np.concatenate([known.vectors, material.pool.vectors[pseudo.rows]])
-    weights = np.concatenate([np.ones(len(known.labels)), np.full(len(pseudo.rows), material.rule.weight)])
-    return fit_head(vectors, np.concatenate([known.labels, pseudo.labels]), material.classes, tuned.c, weights)
-
-
-def _maps(material: Material, known_rows: Labels, pseudo: Pseudo) -> Maps:
-    weight = material.rule.weight if material.rule else 0.0
-    values = [material.known_maps[torch.from_numpy(known_rows)], material.pool_maps[torch.from_numpy(pseudo.rows)]]
-    labels = np.concatenate([material.known.labels[known_rows], pseudo.labels])
-    weights = np.concatenate([np.ones(len(known_rows)), np.full(len(pseudo.rows), weight)])
-    return Maps(torch.cat(values), labels, weights)
+def _maps(material: Material, known_rows: Labels, pool_rows: Labels, targets: Targets) -> Maps:
+    """Feature maps of labelled rows, and of the pool's that weigh anything; these weigh no more than those together."""
+    kept = np.flatnonzero(targets.weights > 0)
+    weights = targets.weights[kept] * min(1.0, len(known_rows) / max(targets.weights.sum(), 1e-12))
+    values = [material.known_maps[torch.from_numpy(known_rows)], material.pool_maps[torch.from_numpy(pool_rows[kept])]]
+    given = np.eye(material.classes)[material.known.labels[known_rows]]
+    probabilities = np.concatenate([given, targets.probabilities[kept]])
+    return Maps(torch.cat(values), probabilities, np.concatenate([np.ones(len(known_rows)), weights]))
 
 
 def _log_loss(logits: Float, labels: Labels) -> float:

@@ -32,7 +32,9 @@ def oracle(config: OracleConfig, *, catalog: Path, queue: Path, output: Path) ->
     """
     wanted = read_table(queue, "queue.parquet")
     answers = wanted.merge(read_table(catalog, "hidden_labels.parquet"), on="slice_id", how="inner").sort_values("rank")
-    frame = answers[["slice_id", "label"]].assign(readers=1, agreement=1.0, adjudicated=False, as_of=config.as_of)
+    frame = answers[["slice_id", "label", "purpose"]].assign(
+        readers=1, agreement=1.0, adjudicated=False, as_of=config.as_of
+    )
     write_table(output, "labels.parquet", frame)
     price = float(sum(Decimal(str(price)) for price in answers["price"]))
     source = "hidden labels" if len(frame) else "none: the set hides no labels, its queue waits for clinicians"

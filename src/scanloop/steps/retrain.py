@@ -1,4 +1,4 @@
-"""Retrain: the classifier, from labels and promoted pseudo-labels, as a calibrated bundle."""
+"""Retrain: the classifier, from labels and what the pool teaches, as a calibrated bundle."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from scanloop.build import step
 from scanloop.bundle.facts import BundleFacts, Calibration
 from scanloop.bundle.write import write_bundle
 from scanloop.calibration.scaling import probabilities_of
-from scanloop.config import PseudoLabelConfig, RetrainConfig
+from scanloop.config import RetrainConfig
 from scanloop.embedding.cache import Embeddings, read_embeddings
 from scanloop.embedding.encoders import Encoder, read_encoder
 from scanloop.embedding.preprocess import Preprocess
@@ -25,8 +25,12 @@ from scanloop.evaluation.comparison import Holdout, metric_intervals
 from scanloop.evaluation.intervals import Resampling
 from scanloop.learning.dataset import LEAST_GROUPS_TRIED, Known, Pool, answers, known_rows, require_classes
 from scanloop.learning.finetune import frozen_maps
-from scanloop.learning.two_stage import Material, Pseudo, Trained, train
+from scanloop.learning.semisupervised.method import Targets
+from scanloop.learning.semisupervised.policy import SUPERVISED
+from scanloop.learning.semisupervised.recipe import Recipe
+from scanloop.learning.two_stage import Material, Trained, train
 from scanloop.provenance import digest
+from scanloop.semi_supervised_config import PseudoLabelConfig
 from scanloop.types import Image, Interval
 
 REFERENCE_SLICES = 4
@@ -61,7 +65,8 @@ def retrain(
 
     First a head on frozen features, then the last two blocks and the head with discriminative learning rates; the
     stage with the smaller out-of-fold log-loss is kept. The temperature comes from out-of-fold logits of the randomly
-    drawn labels alone, by repeated group cross-validation of the whole recipe, the rule for pseudo-labels included.
+    drawn labels alone, by repeated group cross-validation of the whole recipe, the pool's soft labels and promotions
+    included: each fold makes its own.
 
     Args:
         config: Epochs, rates, folds.
@@ -84,12 +89,11 @@ def retrain(
     bought = answers(labels, pushed_out)
     known = known_rows(manifest, bought, facts["classes"], vectors, "train")
     require_classes(known, facts["classes"], LEAST_GROUPS_TRIED)
-    proposed, rule = _proposed(pseudo_labels, pushed_out)
-    pool, promoted = _drawn(proposed, manifest, vectors, facts["classes"], config)
+    pool, targets, recipe = _taught(pseudo_labels, pushed_out, manifest, vectors, facts["classes"])
     assert_learnt_from_train(manifest, [*known.slice_ids, *pool.slice_ids], "retrain")
     loader = _Loader(catalog, manifest, net, preprocess)
     maps = [loader.maps(ids) if config.finetune_epochs else torch.empty(0) for ids in (known.slice_ids, pool.slice_ids)]
-    material = Material(known, maps[0], pool, maps[1], promoted, rule, len(facts["classes"]))
+    material = Material(known, maps[0], pool, maps[1], targets, recipe, len(facts["classes"]))
     trained = train(net, material, config)
     metrics = _metrics(known, trained, config)
     write_table(output, "out_of_fold.parquet", _out_of_fold_frame(known, trained, facts["classes"]))
@@ -98,7 +102,13 @@ def retrain(
     write_bundle(output, trained.model, _facts(trained, material, facts, preprocess, tuple(reference), metrics, config))
     f1 = metrics["macro_f1"]
     return RetrainSummary(
-        len(known.labels), len(promoted.rows), trained.stage, trained.temperature, f1.value, f1.low, f1.high
+        len(known.labels),
+        int((targets.weights > 0).sum()),
+        trained.stage,
+        trained.temperature,
+        f1.value,
+        f1.low,
+        f1.high,
     )
 
 
@@ -136,26 +146,29 @@ class _Loader:
         return self.manifest[self.manifest["slice_id"].isin(set(slice_ids))]
 
 
-def _proposed(pseudo_labels: Path | None, pushed_out: pd.DataFrame) -> tuple[pd.DataFrame, PseudoLabelConfig | None]:
-    """The pool as `pseudo_label` judged it, without what was pushed out, and the rule; empty where none is promoted."""
+def _taught(
+    pseudo_labels: Path | None,
+    pushed_out: pd.DataFrame,
+    manifest: pd.DataFrame,
+    vectors: Embeddings,
+    classes: list[str],
+) -> tuple[Pool, Targets, Recipe]:
+    """Images of the pool that were drawn to be learnt from, without what was pushed out since, and how they teach."""
+    table = pd.DataFrame({"slice_id": [], "soft": [], "weight": []}, dtype=object)
+    recipe = Recipe(SUPERVISED, None, PseudoLabelConfig())
     if pseudo_labels is not None:
-        table = read_table(pseudo_labels, "pseudo_labels.parquet").drop_duplicates("slice_id")
-        pool = table[table["knn_label"].notna() & ~table["slice_id"].isin(set(pushed_out["slice_id"]))]
-        if pool["promoted"].any():
-            return pool, PseudoLabelConfig.model_validate(read_json(pseudo_labels / "certificate.json")["rule"])
-    return pd.DataFrame({"slice_id": [], "label": [], "promoted": []}), None
-
-
-def _drawn(
-    proposed: pd.DataFrame, manifest: pd.DataFrame, vectors: Embeddings, classes: list[str], config: RetrainConfig
-) -> tuple[Pool, Pseudo]:
-    """A draw of at most `max_pool_slices` from the pool, and those of it that are promoted."""
-    drawn = proposed.sample(min(len(proposed), config.max_pool_slices), random_state=config.seed).sort_index()
-    ids = drawn["slice_id"].tolist()
+        facts = read_json(pseudo_labels / "certificate.json")
+        rule, method, least = facts["rule"], facts["recipe"]["method"], facts["recipe"]["thresholds"]
+        thresholds = None if least is None else tuple(least.get(name, np.inf) for name in classes)
+        recipe = Recipe(method, thresholds, PseudoLabelConfig.model_validate(rule))
+        if recipe.learns_from_pool:
+            table = read_table(pseudo_labels, "pseudo_labels.parquet").drop_duplicates("slice_id")
+            table = table[table["weight"].notna() & ~table["slice_id"].isin(set(pushed_out["slice_id"]))]
+    ids = table["slice_id"].tolist()
     groups = manifest.set_index("slice_id")["group_id"].loc[ids].to_numpy(dtype=object)
-    rows = np.flatnonzero(drawn["promoted"].to_numpy(dtype=bool))
-    labels = np.array([classes.index(name) for name in drawn["label"].iloc[rows]], dtype=np.int64)
-    return Pool(np.array(ids, dtype=object), vectors.of(ids), groups), Pseudo(rows, labels)
+    soft = np.stack(table["soft"].tolist()) if ids else np.empty((0, len(classes)))
+    targets = Targets(soft.astype(np.float64), table["weight"].to_numpy(dtype=np.float64))
+    return Pool(np.array(ids, dtype=object), vectors.of(ids), groups), targets, recipe
 
 
 def _metrics(known: Known, trained: Trained, config: RetrainConfig) -> dict[str, Interval]:
@@ -187,7 +200,7 @@ def _out_of_fold_frame(known: Known, trained: Trained, classes: list[str]) -> pd
 
 def _learnt_frame(material: Material) -> pd.DataFrame:
     """Every slice that the model learnt from: `promote` holds them against the hold-out."""
-    known, rows = material.known, material.promoted.rows
+    known, rows = material.known, np.flatnonzero(material.targets.weights > 0)
     return pd.DataFrame({
         "slice_id": [*known.slice_ids, *material.pool.slice_ids[rows]],
         "group_id": [*known.groups, *material.pool.groups[rows]],
@@ -204,7 +217,7 @@ def _facts(
     metrics: dict[str, Interval],
     config: RetrainConfig,
 ) -> BundleFacts:
-    known, classes = material.known, tuple(catalog["classes"])
+    known, taught, classes = material.known, material.targets, tuple(catalog["classes"])
     drawn = known.drawn
     calibration = Calibration(
         trained.temperature,
@@ -214,7 +227,7 @@ def _facts(
     )
     counts = {
         "labelled": _counts(known.labels, classes),
-        "pseudo_labelled": _counts(material.promoted.labels, classes),
+        "pseudo_labelled": _counts(taught.probabilities[taught.weights > 0].argmax(axis=1), classes),
     }
     name = trained.model.encoder.name
     return BundleFacts(

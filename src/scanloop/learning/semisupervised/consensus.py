@@ -4,7 +4,7 @@ A product of experts (Hinton 2002, doi:10.1162/089976602760128018), of which one
 other knows how the pool lies.
 """
 
-from scanloop.learning.semisupervised.method import Targets, weighing_as_the_labels
+from scanloop.learning.semisupervised.method import Targets, weighing
 from scanloop.learning.semisupervised.opinions import Opinions
 
 LEAST = 1e-6
@@ -14,4 +14,4 @@ LEAST = 1e-6
 def consensus(opinions: Opinions) -> Targets:
     """The product of the graph's and the calibrated head's probabilities."""
     product = opinions.graph.clip(LEAST) * opinions.head.clip(LEAST)
-    return weighing_as_the_labels(opinions, product / product.sum(axis=1, keepdims=True))
+    return weighing(opinions, product / product.sum(axis=1, keepdims=True))

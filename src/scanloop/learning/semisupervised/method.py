@@ -6,9 +6,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from scanloop.learning.heads import Head, fit_head
+from scanloop.learning.dataset import Known, Pool
+from scanloop.learning.heads import Head, TunedHead, fit_head
 from scanloop.learning.semisupervised.opinions import Opinions
-from scanloop.types import Float
+from scanloop.types import Float, Labels
 
 
 @dataclass(frozen=True)
@@ -23,29 +24,41 @@ class Targets:
     probabilities: Float
     weights: Float
 
+    def promoting(self, rows: Labels, probabilities: Float, weight: float) -> "Targets":
+        """The same with other targets (k, classes) of one weight for some rows (k,)."""
+        changed = Targets(self.probabilities.copy(), self.weights.copy())
+        changed.probabilities[rows], changed.weights[rows] = probabilities, weight
+        return changed
+
 
 Method: TypeAlias = Callable[[Opinions], Targets]
 
 
-def fit_on_targets(opinions: Opinions, targets: Targets) -> Head:
+def fit_on_targets(tuned: TunedHead, known: Known, pool: Pool, targets: Targets) -> Head:
     """Head on the labels and the pool's soft labels, with the penalty of the tuned head.
 
     Given labels keep their value and the weight 1. A soft label counts once for each class, weighted by its share.
     Without a row that weighs anything it is the supervised head itself, to the bit.
+
+    Args:
+        tuned: Head tuned on the labelled rows.
+        known: These rows.
+        pool: Rows without a label.
+        targets: Theirs.
     """
     rows = np.flatnonzero(targets.weights > 0)
     if not len(rows):
-        return opinions.tuned.head
-    known, classes = opinions.known, opinions.classes
+        return tuned.head
+    classes = targets.probabilities.shape[1]
     shares = targets.probabilities[rows] * targets.weights[rows, None]
-    vectors = np.concatenate([known.vectors, *[opinions.pool.vectors[rows]] * classes])
+    vectors = np.concatenate([known.vectors, *[pool.vectors[rows]] * classes])
     labels = np.concatenate([known.labels, np.repeat(np.arange(classes), len(rows))])
     weights = np.concatenate([np.ones(len(known.labels)), shares.T.ravel()])
     kept = weights > 0
-    return fit_head(vectors[kept], labels[kept], classes, opinions.tuned.c, weights[kept])
+    return fit_head(vectors[kept], labels[kept], classes, tuned.c, weights[kept])
 
 
-def weighing_as_the_labels(opinions: Opinions, probabilities: Float) -> Targets:
-    """Targets whose rows weigh, all together, what the labelled rows do."""
+def weighing(opinions: Opinions, probabilities: Float, times: float = 1.0) -> Targets:
+    """Targets whose rows together weigh so many times what the labelled rows do, and none more than one of these."""
     count = len(probabilities)
-    return Targets(probabilities, np.full(count, len(opinions.known.labels) / count))
+    return Targets(probabilities, np.full(count, min(1.0, times * len(opinions.known.labels) / count)))

@@ -13,11 +13,11 @@ from threadpoolctl import threadpool_limits
 from scanloop.embedding.blocks import unit
 from scanloop.learning.dataset import Known, Pool
 from scanloop.learning.heads import TunedHead
-from scanloop.learning.neighbours import neighbour_vote
+from scanloop.learning.neighbours import nearest_prototype, neighbour_vote
 from scanloop.types import Float, Labels
 
 DIMENSION, NEIGHBOURS, CLAMPING = 64, 15, 0.2
-"""Graph: principal components of labels and pool, neighbours of a row, share of its label that these give."""
+"""Principal components of labels and pool, neighbours of a row in the graph, share of its label that these give."""
 
 VOTERS = 11
 """Labelled neighbours that vote."""
@@ -54,11 +54,18 @@ class Opinions:
 
     @cached_property
     def prototypes(self) -> Labels:
-        """Class (n,) whose mean direction is nearest (Snell et al. 2017, arXiv:1703.05175, on frozen features)."""
-        rows, labels = unit(self.known.vectors), self.known.labels
-        means = np.stack([rows[labels == label].mean(axis=0) for label in range(self.classes)])
-        nearest: Labels = (unit(self.pool.vectors) @ unit(means).T).argmax(axis=1)
-        return nearest
+        """Class (n,) whose mean direction is nearest."""
+        return nearest_prototype(self.known.vectors, self.known.labels, self.pool.vectors, self.classes)
+
+    @cached_property
+    def components(self) -> Float:
+        """Principal components (m + n, k <= 64) of the standardised vectors of labelled rows, then of the pool's."""
+        vectors = np.concatenate([self.known.vectors, self.pool.vectors]).astype(np.float64)
+        std = vectors.std(axis=0)
+        vectors = (vectors - vectors.mean(axis=0)) / np.where(std < 1e-8, 1, std)
+        with threadpool_limits(1):
+            found: Float = PCA(min(DIMENSION, *vectors.shape), random_state=0).fit_transform(vectors)
+        return found
 
     @cached_property
     def graph(self) -> Float:
@@ -66,16 +73,12 @@ class Opinions:
 
         Label spreading of Zhou et al. (2003), "Learning with Local and Global Consistency".
         """
-        vectors = np.concatenate([self.known.vectors, self.pool.vectors]).astype(np.float64)
-        std = vectors.std(axis=0)
-        vectors = (vectors - vectors.mean(axis=0)) / np.where(std < 1e-8, 1, std)
         given = np.concatenate([self.known.labels, np.full(len(self.pool.vectors), -1)])
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            components = PCA(min(DIMENSION, *vectors.shape), random_state=0).fit_transform(vectors)
-            neighbours = min(NEIGHBOURS, len(vectors) - 1)
+            neighbours = min(NEIGHBOURS, len(given) - 1)
             spread = LabelSpreading(kernel="knn", n_neighbors=neighbours, alpha=CLAMPING, max_iter=100)
-            spread.fit(unit(components), given)
+            spread.fit(unit(self.components), given)
         reached: Float = np.zeros_like(self.head)
         reached[:, spread.classes_] = spread.label_distributions_[len(self.known.labels) :]
         return np.where(reached.sum(axis=1, keepdims=True) > 0, reached, self.head)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scanloop.calibration.scaling import probabilities_of
+from scanloop.calibration.scaling import fit_temperature, probabilities_of
 from scanloop.evaluation.calibration import log_loss
 from scanloop.evaluation.metrics import macro_f1
 from scanloop.learning.cross_validation import group_folds
@@ -14,6 +14,7 @@ from scanloop.learning.heads import Head, TunedHead, tune_head
 from scanloop.learning.semisupervised.agreement import agreement
 from scanloop.learning.semisupervised.consensus import consensus
 from scanloop.learning.semisupervised.method import Method, fit_on_targets
+from scanloop.learning.semisupervised.mixture import mixture
 from scanloop.learning.semisupervised.opinions import Opinions
 from scanloop.learning.semisupervised.self_training import self_training
 from scanloop.learning.semisupervised.spreading import spreading
@@ -22,6 +23,7 @@ from scanloop.types import Float, Labels
 SUPERVISED = "supervised"
 
 METHODS: Mapping[str, Method] = {
+    "mixture": mixture,
     "consensus": consensus,
     "spreading": spreading,
     "agreement": agreement,
@@ -70,20 +72,25 @@ def gather(known: Known, pool: Pool, classes: int, folds: int, repeats: int, see
     """Try every method by repeated group cross-validation over the randomly drawn labels.
 
     In each fold heads are tuned, the graph is built and the pool judged anew without the held-out rows and without the
-    pool's rows of their groups.
+    pool's rows of their groups. Each way of training has one temperature of its own, fitted on its out-of-fold logits.
 
     Raises:
         TooFewLabelsError: A class has fewer than three groups.
     """
     cuts = group_folds(known.labels, known.groups, folds, repeats, seed)
-    found = {name: np.empty((repeats, len(known.labels), classes)) for name in (SUPERVISED, *METHODS)}
+    logits = {name: np.empty((repeats, len(known.labels), classes)) for name in (SUPERVISED, *METHODS)}
     for cut in cuts:
         train, test = known.take(cut.train), known.take(cut.test)
         tuned = tune_head(train, classes, folds, cut.seed(seed))
         for name, head in heads(tuned, train, pool.without(test.groups)).items():
-            found[name][cut.repeat, cut.test] = probabilities_of(head.logits(test.vectors), tuned.temperature)
+            logits[name][cut.repeat, cut.test] = head.logits(test.vectors)
     drawn = known.drawn
-    return Evidence({name: values[:, drawn] for name, values in found.items()}, known.labels[drawn])
+    truth = np.tile(known.labels[drawn], repeats)
+    found = {}
+    for name, values in logits.items():
+        temperature = fit_temperature(values[:, drawn].reshape(-1, classes), truth)
+        found[name] = np.stack([probabilities_of(one, temperature) for one in values[:, drawn]])
+    return Evidence(found, known.labels[drawn])
 
 
 def choose(evidence: Evidence) -> Choice:
@@ -115,5 +122,5 @@ def heads(tuned: TunedHead, known: Known, pool: Pool) -> dict[str, Head]:
     found = dict.fromkeys((SUPERVISED, *METHODS), tuned.head)
     if len(pool.vectors):
         opinions = Opinions(tuned, known, pool)
-        found |= {name: fit_on_targets(opinions, method(opinions)) for name, method in METHODS.items()}
+        found |= {name: fit_on_targets(tuned, known, pool, method(opinions)) for name, method in METHODS.items()}
     return found

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from scanloop.config import PseudoLabelConfig
 from scanloop.learning.pseudo_labels import passes
 from scanloop.learning.semisupervised.method import Targets
 from scanloop.learning.semisupervised.opinions import Opinions
+from scanloop.semi_supervised_config import PseudoLabelConfig
 
 RULE = PseudoLabelConfig()
-"""The rule's thresholds, and the weight of a row that passes, as `pseudo_label` has them by default."""
+"""Thresholds of the rule's core, and the weight of a row that passes, as `pseudo_label` has them by default."""
 
 
 def self_training(opinions: Opinions) -> Targets:
