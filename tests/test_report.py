@@ -223,3 +223,18 @@ def test_a_champion_below_the_bounds_is_told_from_a_refused_challenger(
 
 def test_the_drift_section_says_whose_confidence_is_compared(html: str) -> None:
     assert "Compared is the confidence of one model." in html
+
+
+def test_the_certificate_stands_on_the_page_and_a_promotion_without_one_says_so(
+    html: str, artifacts: dict[str, Path], tmp_path: Path
+) -> None:
+    for word in ("93", "0.950", "proven", "At least 95% are right.", "Teach softly", "mixture lowers the log-loss"):
+        assert word in html
+    facts = read_json(artifacts["pseudo_labels"] / "certificate.json")
+    proof = facts["certificate"] | {"status": "uncertified", "reason": "promoted by the rule alone"}
+    taken = {"at": "2026-01-02T03:04:05+00:00", "reason": "a reader erred", "promoted": 6}
+    page = changed(
+        artifacts, tmp_path / "other", "pseudo_labels", "certificate.json", certificate=proof, taken_back=taken
+    )
+    assert "not certified: promoted without proof" in page
+    assert "Wave 1 was taken back on 2026-01-02T03:04:05+00:00: a reader erred." in page

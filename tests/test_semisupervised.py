@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from scanloop.learning.dataset import Known, Pool
 from scanloop.learning.heads import Head, TunedHead, fit_head, tune_head
+from scanloop.learning.semisupervised import mixture as mixture_module
 from scanloop.learning.semisupervised import policy
 from scanloop.learning.semisupervised.consensus import consensus
 from scanloop.learning.semisupervised.method import Targets, fit_on_targets
@@ -183,3 +185,38 @@ def test_a_fold_learns_from_nothing_of_the_groups_that_it_is_tried_on(monkeypatc
         assert rest == set(groups) - fold
     assert found.probabilities.keys() == {policy.SUPERVISED, *policy.METHODS}
     assert all(np.isfinite(values).all() for values in found.probabilities.values())
+
+
+def test_the_clouds_of_hard_labels_are_those_of_linear_discriminant_analysis() -> None:
+    vectors, labels = clouds(300, seed=2)
+    rows, queries = vectors[:200].astype(np.float64), vectors[200:].astype(np.float64)
+    scores = mixture_module._scores(rows, np.eye(2)[labels[:200]], np.ones(200), queries)
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=mixture_module.SHRINKAGE).fit(rows, labels[:200])
+    np.testing.assert_allclose(np.exp(scores), model.predict_proba(queries), atol=1e-6)
+
+
+def test_a_weight_of_two_is_two_rows_to_the_clouds() -> None:
+    vectors, labels = clouds(60, seed=4)
+    rows, given = vectors.astype(np.float64), np.eye(2)[labels]
+    weights = np.where(np.arange(60) < 20, 2.0, 1.0)
+    twice = np.concatenate([rows, rows[:20]]), np.concatenate([given, given[:20]])
+    np.testing.assert_allclose(
+        mixture_module._scores(rows, given, weights, rows), mixture_module._scores(*twice, np.ones(80), rows), atol=1e-9
+    )
+
+
+def test_the_pool_moves_the_clouds_where_labels_are_few() -> None:
+    """Four labels place the clouds badly; the pool, whose truth nobody saw, places them well."""
+    right = {"mixture": 0.0, "labels": 0.0}
+    for seed in range(10):
+        vectors, labels = clouds(404, seed, distance=4.0)
+        known, pool = known_of(vectors[:4], labels[:4]), pool_of(vectors[4:])
+        tuned = TunedHead(Head(np.zeros((8, 2)), np.zeros(2)), 1.0, 1.0, np.zeros((4, 2)))
+        opinions = Opinions(tuned, known, pool)
+        opinions.__dict__["graph"] = np.full((400, 2), 0.5)  # the clouds alone
+        found = mixture_module.mixture(opinions).probabilities.argmax(axis=1)
+        parts = opinions.components
+        alone = mixture_module._scores(parts[:4], np.eye(2)[labels[:4]], np.ones(4), parts[4:]).argmax(axis=1)
+        right["mixture"] += (found == labels[4:]).mean() / 10
+        right["labels"] += (alone == labels[4:]).mean() / 10
+    assert right["mixture"] > right["labels"] + 0.05

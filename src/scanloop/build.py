@@ -30,8 +30,8 @@ P = ParamSpec("P")
 S = TypeVar("S")
 
 RECORD, RUN, SCRATCH = "artifact.json", "run.json", ".scratch"
-UNFINISHED_ERASURE = ".forget.json"
-"""File in a run's folder while a patient is being erased from it."""
+UNFINISHED_ERASURE, UNFINISHED_UNPROMOTION = ".forget.json", ".unpromote.json"
+"""Files in a run's folder while a patient is being erased from it, and while a wave of labels is being taken back."""
 
 
 def step(
@@ -67,7 +67,7 @@ def step(
             }
             name = function.__name__
             with owned(), errors_recorded(output), _locked(output):
-                _refuse_half_erased(output.parent)
+                _refuse_half_changed(output.parent)
                 outside = [one for source in sources(config) if (one := _found_source(source)) is not None]
                 record = _record(kind, name, function.__module__, config, inputs, outside)
                 partial = output.with_name(f".{output.name}.partial")
@@ -113,9 +113,14 @@ def made_under(record: Mapping[str, Any]) -> str:
     return str(record.get("made_under", record["key"]))
 
 
-def _refuse_half_erased(folder: Path) -> None:
+def _refuse_half_changed(folder: Path) -> None:
     if (folder / UNFINISHED_ERASURE).exists():
         raise ArtifactError(f"{folder}: the erasure of a patient was interrupted here; run scanloop forget again first")
+    if (folder / UNFINISHED_UNPROMOTION).exists():
+        wave = read_json(folder / UNFINISHED_UNPROMOTION)["wave"]
+        raise ArtifactError(
+            f"{folder}: taking wave {wave} back was interrupted here; run scanloop unpromote --wave {wave} again first"
+        )
 
 
 def read_summary(artifact: Path) -> dict[str, Any]:
@@ -217,6 +222,20 @@ def _complete(partial: Path, record: dict[str, Any], made_from: dict[str, Any]) 
     write_json(partial / RECORD, record | {"files": entries})
 
 
+@contextmanager
+def edited(output: Path) -> Iterator[Path]:
+    """A copy of an artifact to change; it takes the artifact's place when the block ends without an error.
+
+    Whenever the process dies, the artifact is the old one or the new one, at the latest when it is locked again.
+    """
+    with _locked(output):
+        copy = output.with_name(f".{output.name}.edited")
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(output, copy)
+        yield copy
+        _swap(copy, output)
+
+
 def _publish(partial: Path, output: Path) -> None:
     """Make the completed directory the artifact, by renaming it; an older artifact of the name goes first.
 
@@ -224,10 +243,14 @@ def _publish(partial: Path, output: Path) -> None:
     """
     end_without_owner()
     shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+    _swap(partial, output)
+
+
+def _swap(new: Path, output: Path) -> None:
     retired = _retired(output)
     if output.exists():
         output.rename(retired)
-    partial.rename(output)
+    new.rename(output)
     shutil.rmtree(retired, ignore_errors=True)
 
 
@@ -245,7 +268,9 @@ def _locked(output: Path) -> Iterator[None]:
         logger.info("%s: another process is writing it; waiting for it to finish or die", output)
         lock.acquire()
     try:
-        shutil.rmtree(_retired(output), ignore_errors=True)  # of a process that was killed while it put it away
+        if not output.exists() and _retired(output).exists():  # a process was killed between the renames of a swap
+            _retired(output).rename(output)
+        shutil.rmtree(_retired(output), ignore_errors=True)
         yield
     finally:
         lock.release()

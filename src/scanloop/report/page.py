@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from scanloop.report import accounting, decision, intake, performance, purity, representation, selection
+from scanloop.report import accounting, decision, intake, performance, pool, purity, representation, selection
 from scanloop.report.blocks import Block, Gallery, Pictures, Section
 from scanloop.report.material import Material
 from scanloop.report.verdict import verdict
@@ -21,7 +21,7 @@ SECTIONS = (
     representation.triage,
     purity.purity,
     selection.queue,
-    selection.pseudo_labels,
+    pool.pseudo_labels,
     performance.arms,
     performance.performance,
     decision.promotion,
