@@ -228,7 +228,7 @@ def test_the_drift_section_says_whose_confidence_is_compared(html: str) -> None:
 def test_the_certificate_stands_on_the_page_and_a_promotion_without_one_says_so(
     html: str, artifacts: dict[str, Path], tmp_path: Path
 ) -> None:
-    for word in ("93", "0.950", "proven", "At least 95% are right.", "Teach softly", "mixture lowers the log-loss"):
+    for word in ("93", "0.950", "proven", "At least 95% are right.", "Teach softly", "Mixture lowers the log-loss"):
         assert word in html
     facts = read_json(artifacts["pseudo_labels"] / "certificate.json")
     proof = facts["certificate"] | {"status": "uncertified", "reason": "promoted by the rule alone"}
