@@ -134,7 +134,7 @@ def train(folder: Path, die_after: int | None = None, config: PretrainConfig = C
 
     encoder = new_encoder("smallcnn", config.seed)
     preprocess = load_weights(encoder, None, 32)
-    return encoder, train_simclr(encoder, slices(), preprocess, config, folder / "checkpoint.safetensors", on_epoch)
+    return encoder, train_encoder(encoder, slices(), preprocess, config, folder / "checkpoint.safetensors", on_epoch)
 
 
 def assert_same_training(first: tuple[Encoder, list[float]], second: tuple[Encoder, list[float]]) -> None:
