@@ -28,6 +28,7 @@ class StudyRequest(Section):
     batch_size: int = Field(128, ge=4, le=4096)
     learning_rate: Positive = 1e-3
     precision: Literal["float32", "bf16"] = "float32"
+    draws: int = Field(5, ge=1, le=100, description="Draws of the labels that a cell's figures are the mean of")
     folds: int = Field(5, ge=2, le=20, description="Folds that tune a head")
 
     @property
