@@ -31,8 +31,8 @@ class Method(nn.Module):
         """Projections (n, projection) of both views, not normalised; the views are float32 (n, 3, s, s)."""
         raise NotImplementedError
 
-    def loss(self, first: Tensor, second: Tensor) -> Tensor:
-        """Scalar loss of the projections of all processes; both float32 (n, projection)."""
+    def loss(self, first: Tensor, second: Tensor, slices: Tensor) -> Tensor:
+        """Scalar loss of the projections of all processes, both float32 (n, projection), of slices int64 (n,)."""
         raise NotImplementedError
 
     @torch.no_grad()

@@ -1,7 +1,8 @@
 """MoCo (He et al. 2020, arXiv:1911.05722): negatives come from a queue that a slowly moving encoder fills.
 
 A lite form: one process needs no shuffled batch norm across GPUs, the projection head has two layers as in version 2
-(arXiv:2003.04297), and a pool smaller than the queue shortens it, so that no slice is its own negative many times.
+(arXiv:2003.04297), a pool smaller than the queue shortens it, and the keys that a slice left in the queue an epoch ago
+are none of its negatives: in a small pool that would push each slice away from itself.
 """
 
 import copy
@@ -15,7 +16,9 @@ from scanloop.pretraining.averaging import follow
 from scanloop.pretraining.method import Method
 
 
-def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+def info_nce(
+    queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float, left_out: Tensor | None = None
+) -> Tensor:
     """Each query must find its key among the negatives.
 
     Args:
@@ -23,13 +26,17 @@ def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: floa
         keys: (n, d) projections of the other views, in the same order; no gradient flows into them.
         negatives: (k, d) normalised projections of other slices.
         temperature: > 0; smaller weighs near negatives more.
+        left_out: bool (n, k), negatives that do not count for a query; None counts all.
 
     Returns:
         Mean loss over the n queries, scalar; ln(k + 1) when all projections are equal.
     """
     queries, keys = functional.normalize(queries, dim=1), functional.normalize(keys.detach(), dim=1)
     right = (queries * keys).sum(dim=1, keepdim=True)
-    logits = torch.cat([right, queries @ negatives.T], dim=1) / temperature
+    wrong = queries @ negatives.T
+    if left_out is not None:
+        wrong = wrong.masked_fill(left_out, -torch.inf)
+    logits = torch.cat([right, wrong], dim=1) / temperature
     return functional.cross_entropy(logits, torch.zeros(len(queries), dtype=torch.int64, device=queries.device))
 
 
@@ -38,10 +45,12 @@ class MoCo(Method):
 
     Attributes:
         queue: (k, projection) normalised keys of earlier batches, the oldest overwritten first; random at the start.
+        owners: (k,) int64, the slice of each key; -1 at the start.
         oldest: () int64, its first row to be overwritten.
     """
 
     queue: Tensor
+    owners: Tensor
     oldest: Tensor
 
     def __init__(self, encoder: Encoder, projection: int, temperature: float, momentum: float, queue: int) -> None:
@@ -59,8 +68,9 @@ class MoCo(Method):
         self.slow_encoder = copy.deepcopy(encoder).requires_grad_(False)
         self.slow_projector = copy.deepcopy(self.projector).requires_grad_(False)
         self.register_buffer("queue", functional.normalize(torch.randn(queue, projection), dim=1))
+        self.register_buffer("owners", torch.full((queue,), -1))
         self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))
-        self._fresh: list[Tensor] = []
+        self._fresh: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Projections of the first views and, by the slow encoder and without gradient, of the second."""
@@ -68,18 +78,19 @@ class MoCo(Method):
             keys = self.slow_projector(self.slow_encoder(second))
         return self.projector(self.encoder(first)), keys
 
-    def loss(self, first: Tensor, second: Tensor) -> Tensor:
+    def loss(self, first: Tensor, second: Tensor, slices: Tensor) -> Tensor:
         """InfoNCE against the queue as it was before this update."""
-        self._fresh.append(functional.normalize(second.detach(), dim=1))
-        return info_nce(first, second, self.queue, self.temperature)
+        slices = slices.to(first.device)
+        self._fresh.append((functional.normalize(second.detach(), dim=1), slices))
+        return info_nce(first, second, self.queue, self.temperature, self.owners == slices[:, None])
 
     @torch.no_grad()
     def after_update(self) -> None:
         """Let the slow encoder follow, and put the keys of the update into the queue."""
         follow(self.slow_encoder.parameters(), self.encoder.parameters(), self.momentum)
         follow(self.slow_projector.parameters(), self.projector.parameters(), self.momentum)
-        keys = torch.cat(self._fresh)[-len(self.queue) :]
+        keys, owners = (torch.cat(parts)[-len(self.queue) :] for parts in zip(*self._fresh, strict=True))
         rows = (self.oldest + torch.arange(len(keys), device=keys.device)) % len(self.queue)
-        self.queue[rows] = keys
+        self.queue[rows], self.owners[rows] = keys, owners
         self.oldest.copy_((self.oldest + len(keys)) % len(self.queue))
         self._fresh.clear()

@@ -39,6 +39,6 @@ class SimCLR(Method):
         one, other = self.projector(self.encoder(torch.cat([first, second]))).chunk(2)
         return one, other
 
-    def loss(self, first: Tensor, second: Tensor) -> Tensor:
+    def loss(self, first: Tensor, second: Tensor, slices: Tensor) -> Tensor:  # noqa: ARG002  # of use to MoCo
         """NT-Xent of the projections."""
         return nt_xent(first, second, self.temperature)

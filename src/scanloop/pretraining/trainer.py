@@ -33,6 +33,8 @@ GAIN = 1e-3
 GRACE_EPOCHS = 3
 """Epochs before the alarm listens: projections of a random encoder lie close together, and have to spread first."""
 
+ADVICE = "lower pretrain.learning_rate, raise pretrain.batch_size or start from weights"
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -90,7 +92,7 @@ def train_encoder(
     state = State(method, optimizer, average)
     state.load(checkpoint, config)
     epochs = _Epochs(images, preprocess, config, state, batch_size, device)
-    while len(state.progress.losses) < config.epochs and not _stale(state.progress.losses, config.patience):
+    while len(state.progress.losses) < config.epochs and not _stale(state.progress.losses, config):
         epochs.run()
         _refuse_collapse(state.progress, config)
         if distributed.rank() == 0:
@@ -140,6 +142,8 @@ class _Epochs:
                 group["lr"] = config.learning_rate * rate
             loss, last = self._update(rows, changes, noise)
             total += loss
+        if not math.isfinite(total):
+            raise CollapseError(f"the loss of epoch {epoch + 1} is no number; {ADVICE}")
         progress.losses.append(total / self._batches)
         progress.health.append(health(last))
 
@@ -152,7 +156,7 @@ class _Epochs:
             waits = distributed.joined() and number < len(parts)
             with self._model.no_sync() if waits else nullcontext():
                 first, second = self._projected(part, changes, noise)
-                loss = state.method.loss(first, second)
+                loss = state.method.loss(first, second, part)
                 (loss / len(parts)).backward()
             total += loss.item()
         nn.utils.clip_grad_norm_(state.method.parameters(), self._config.clip_norm)
@@ -223,24 +227,24 @@ def _new_method(encoder: Encoder, count: int, batch_size: int, config: PretrainC
         return SimCLR(encoder, config.projection, config.temperature)
 
 
-def _stale(losses: list[float], patience: int) -> bool:
-    """Whether the loss has not fallen for so many epochs; 0 is endless patience."""
+def _stale(losses: list[float], config: PretrainConfig) -> bool:
+    """Whether the loss has not fallen for so many epochs; a patience of 0 is endless.
+
+    MoCo's first epoch does not count: its queue is random then, and nothing is easier than to tell a slice from noise.
+    """
     best, since = math.inf, 0
-    for loss in losses:
+    for loss in losses[1 if config.method == "moco" else 0 :]:
         best, since = (loss, 0) if loss < best - GAIN else (best, since + 1)
-    return 0 < patience <= since
+    return 0 < config.patience <= since
 
 
 def _refuse_collapse(progress: Progress, config: PretrainConfig) -> None:
-    epoch, loss, now = len(progress.losses), progress.losses[-1], progress.health[-1]
-    advice = "lower pretrain.learning_rate, raise pretrain.batch_size or start from weights"
-    if not math.isfinite(loss):
-        raise CollapseError(f"the loss of epoch {epoch} is no number; {advice}")
+    epoch, now = len(progress.losses), progress.health[-1]
     if epoch >= GRACE_EPOCHS and now.spread < config.least_spread:
         raise CollapseError(
             f"the encoder gives every slice the same projection after epoch {epoch}: spread {now.spread:.4f} of 1 "
             f"(alarm below {config.least_spread}), mean cosine {now.cosine:.4f}, effective rank {now.rank:.1f}; "
-            + advice
+            + ADVICE
         )
 
 
