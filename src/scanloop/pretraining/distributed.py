@@ -1,6 +1,8 @@
 """One training on several GPUs: torchrun starts a process a GPU, the first of which leads and writes.
 
-torchrun --standalone --nproc-per-node 4 --no-python scanloop pretrain --config CONFIG --run FOLDER
+torchrun --standalone --nproc-per-node 4 --no-python -- scanloop pretrain --config CONFIG --run FOLDER
+
+Batch norm counts over all processes on GPUs, and over each one's own slices on CPUs, where torch has no other.
 """
 
 import functools
