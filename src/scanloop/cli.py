@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scanloop import __version__, forget_command, unpromote_command
+from scanloop import __version__, forget_command, study_command, unpromote_command
 from scanloop.config import STEPS
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError
@@ -108,6 +108,7 @@ app.command("plan", help=help_text(), epilog=EXAMPLES)(plan)
 app.command("search", epilog=SEARCH_EXAMPLES)(search)
 app.command("forget", help=forget_command.HELP, epilog=forget_command.EXAMPLES)(forget_command.forget)
 app.command("unpromote", help=unpromote_command.HELP, epilog=unpromote_command.EXAMPLES)(unpromote_command.unpromote)
+app.command("study", help=study_command.HELP, epilog=study_command.EXAMPLES)(study_command.study)
 
 
 @app.command(epilog="Example: scanloop check configs/demo.yaml")

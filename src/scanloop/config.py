@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from scanloop.pretrain_config import PretrainConfig as PretrainConfig  # noqa: PLC0414  # part of this module
 from scanloop.semi_supervised_config import CrossValidation, PseudoLabelConfig
 from scanloop.sources import (
     DicomSource,
@@ -44,32 +45,6 @@ class ValidateConfig(Section):
     min_labelled_per_class: int = Field(5, ge=1)
     max_quarantined_share: Share = 0.2
     min_slices: int = Field(20, ge=1)
-
-
-class PretrainConfig(Section):
-    """Where the encoder comes from: self-supervised training on the pool, a weights file, or both."""
-
-    encoder: str = Field(
-        "smallcnn",
-        pattern=r"^(smallcnn|resnet18|resnet50|squeezenet1_1|timm:[A-Za-z0-9_.-]+)$",
-        description="smallcnn, resnet18, resnet50, squeezenet1_1, or timm:NAME where timm is installed",
-    )
-    weights: str | None = Field(None, description="File to start from, or 'imagenet' to download torchvision's")
-    method: Literal["simclr", "none"] = Field("simclr", description="'none' takes the weights as they are")
-    input_px: int = Field(64, ge=16, le=512)
-    epochs: int = Field(8, ge=1, le=1000)
-    batch_size: int = Field(128, ge=4)
-    max_slices: int = Field(100_000, ge=8, description="Training slices drawn, once for all epochs, at most")
-    learning_rate: Positive = 1e-3
-    weight_decay: float = Field(1e-4, ge=0)
-    temperature: Positive = Field(0.2, description="NT-Xent temperature")
-    projection: int = Field(128, ge=8, description="Width of the projection head")
-
-    @model_validator(mode="after")
-    def _weights_given(self) -> Self:
-        if self.method == "none" and self.weights is None:
-            raise ValueError("method 'none' needs weights: a random encoder learns nothing")
-        return self
 
 
 class EmbedConfig(Section):

@@ -14,7 +14,8 @@ ScanloopError
 ├── SubmissionError       the pipeline server refused or cannot be reached
 ├── StorageError          an object cannot be listed, read or written
 │   └── ObjectGoneError   the object was there when it was listed, and is gone or another one now
-└── ErasureError          a patient is not here to be erased, or traces are left
+├── ErasureError          a patient is not here to be erased, or traces are left
+└── CollapseError         a training went wrong: the encoder tells no slices apart, or its loss is no number
 """
 
 
@@ -125,3 +126,9 @@ class ErasureError(ScanloopError):
     def __init__(self, message: str, *, patient_is_absent: bool = False) -> None:
         super().__init__(message)
         self.patient_is_absent = patient_is_absent
+
+
+class CollapseError(ScanloopError):
+    """Self-supervised training went wrong: every slice gets the same vector, or the loss is no number."""
+
+    exit_code = 13

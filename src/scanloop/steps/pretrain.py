@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from tqdm import tqdm
 
 from scanloop.archive.shards import iterate_shards
@@ -13,11 +14,14 @@ from scanloop.archive.splits import proven_manifest
 from scanloop.artifacts import read_json, write_bytes, write_json
 from scanloop.build import scratch, step
 from scanloop.config import PretrainConfig
-from scanloop.embedding.encoders import new_encoder, write_encoder
+from scanloop.embedding.encoders import Encoder, new_encoder, write_encoder
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.embedding.weights import load_weights
 from scanloop.errors import ArchiveError
-from scanloop.pretraining.simclr import train_simclr
+from scanloop.pretraining.augment import PRESETS
+from scanloop.pretraining.distributed import TRAIN, led_by_the_first, share
+from scanloop.pretraining.drawing import loss_curve
+from scanloop.pretraining.trainer import Trained, chance_loss, train_encoder
 from scanloop.provenance import Source, digest, file_digest
 
 
@@ -33,11 +37,19 @@ class PretrainSummary:
     last_loss: float | None
 
 
+def _train_along(config: PretrainConfig, *, catalog: Path, output: Path) -> None:  # noqa: ARG001  # the step's ports
+    """What every process but the first does: the same training, of which it writes nothing."""
+    encoder, preprocess = _start(config, read_json(catalog / "catalog.json"))
+    train_encoder(encoder, _training_images(catalog, preprocess, config), preprocess, config, Path("unread"))
+
+
+@led_by_the_first(_train_along)
 @step("encoder", sources=lambda config: [Source(config.weights)] if config.weights else [])
 def pretrain(config: PretrainConfig, *, catalog: Path, output: Path) -> PretrainSummary:
-    """Encoder trained by SimCLR on the training part of a catalog, or taken from a weights file as it is.
+    """Encoder trained by SimCLR or MoCo on the training part of a catalog, or taken from a weights file as it is.
 
     Only slices of the training part are seen, with no label. A killed training continues after its last whole epoch.
+    Started by torchrun, one process a GPU trains, and the first writes.
 
     Args:
         config: Encoder, weights, method and hyperparameters.
@@ -48,35 +60,70 @@ def pretrain(config: PretrainConfig, *, catalog: Path, output: Path) -> Pretrain
         WeightsError: The weights cannot be had or do not fit.
         ArchiveError: Fewer than eight slices are in the training part.
         LeakageError: A group crosses the splits.
+        CollapseError: The training went wrong.
     """
-    encoder = new_encoder(config.encoder, config.seed)
     archive = read_json(catalog / "catalog.json")
-    preprocess = replace(load_weights(encoder, config.weights, config.input_px), archive_px=archive["short_side_px"])
-    losses: list[float] = []
-    slices = 0
-    if config.method == "simclr":
+    encoder, preprocess = _start(config, archive)
+    slices, trained = 0, None
+    if config.method != "none":
         images = _training_images(catalog, preprocess, config)
         slices = len(images)
-        with tqdm(total=config.epochs, desc="pretrain", unit="epoch") as bar:
-
-            def on_epoch(epoch: int, loss: float) -> None:
-                bar.set_postfix(loss=f"{loss:.3f}")
-                bar.update(epoch - bar.n)
-
-            losses = train_simclr(
-                encoder, images, preprocess, config, scratch(output) / "checkpoint.safetensors", on_epoch
-            )
+        share(TRAIN)
+        trained = _trained(encoder, images, preprocess, config, scratch(output) / "checkpoint.safetensors")
+        _write_training(output, trained, config, slices)
     write_encoder(output, encoder.eval())
-    rows = "".join(f"{epoch},{loss!r}\n" for epoch, loss in enumerate(losses, start=1))
-    write_bytes(output / "loss.csv", f"epoch,loss\n{rows}".encode())
-    write_json(output / "encoder.json", _facts(config, preprocess, archive, output, slices, encoder.dimension))
+    losses = trained.progress.losses if trained else []
+    write_bytes(output / "loss.csv", _table(trained))
+    facts = _facts(config, preprocess, archive, output, slices, encoder.dimension)
+    write_json(output / "encoder.json", facts | {"stopped_early": bool(trained and trained.stopped_early)})
     return PretrainSummary(
         config.encoder, config.method, slices, len(losses), *((losses[0], losses[-1]) if losses else (None, None))
     )
 
 
+def _start(config: PretrainConfig, archive: dict[str, Any]) -> tuple[Encoder, Preprocess]:
+    """Encoder before any training, and what its input needs."""
+    encoder = new_encoder(config.encoder, config.seed)
+    preprocess = load_weights(encoder, config.weights, config.input_px)
+    return encoder, replace(preprocess, archive_px=archive["short_side_px"])
+
+
+def _trained(
+    encoder: Encoder, images: torch.Tensor, preprocess: Preprocess, config: PretrainConfig, checkpoint: Path
+) -> Trained:
+    with tqdm(total=config.epochs, desc="pretrain", unit="epoch") as bar:
+
+        def on_epoch(epoch: int, loss: float) -> None:
+            bar.set_postfix(loss=f"{loss:.3f}")
+            bar.update(epoch - bar.n)
+
+        return train_encoder(encoder, images, preprocess, config, checkpoint, on_epoch)
+
+
+def _write_training(output: Path, trained: Trained, config: PretrainConfig, slices: int) -> None:
+    """Write what tells of the training: its settings, its curve and the projection head, for training on."""
+    settings = config.model_dump(mode="json") | _weights(config.weights)
+    ranges = asdict(PRESETS[config.modality, config.augmentation])
+    write_json(output / "ssl_config.json", settings | {"augmentation_ranges": ranges, "slices": slices})
+    progress = trained.progress
+    curve = loss_curve(progress.losses, progress.health, chance_loss(config, slices))
+    write_bytes(output / "ssl_loss_curve.png", curve)
+    head = {name: tensor.detach().contiguous() for name, tensor in trained.projector.state_dict().items()}
+    write_bytes(output / "ssl_proj_head.safetensors", save(head))
+
+
+def _table(trained: Trained | None) -> bytes:
+    """`loss.csv`: an epoch a row."""
+    rows = zip(trained.progress.losses, trained.progress.health, strict=True) if trained else ()
+    lines = [
+        f"{epoch},{loss!r},{now.spread!r},{now.rank!r},{now.cosine!r}\n"
+        for epoch, (loss, now) in enumerate(rows, start=1)
+    ]
+    return ("epoch,loss,spread,effective_rank,mean_cosine\n" + "".join(lines)).encode()
+
+
 def _training_images(catalog: Path, preprocess: Preprocess, config: PretrainConfig) -> torch.Tensor:
-    """uint8 (n, 3, s, s) of at most `max_slices` training slices, drawn by seed."""
+    """uint8 (n, 3, s, s), or (n, 1, s, s) where all are grey, of at most `max_slices` slices, drawn by seed."""
     manifest = proven_manifest(catalog)
     rows = manifest[manifest["split"] == "train"]
     if len(rows) < 8:
@@ -87,7 +134,9 @@ def _training_images(catalog: Path, preprocess: Preprocess, config: PretrainConf
         np.stack([preprocess.square(image) for image in images]) for _, _, images in iterate_shards(catalog, rows)
     ]
     stack = np.concatenate(squares)
-    if preprocess.bgr:
+    if (stack == stack[..., :1]).all():
+        stack = stack[..., :1]  # changed once for all channels, not in each by itself
+    elif preprocess.bgr:
         stack = stack[..., ::-1]
     return torch.from_numpy(np.ascontiguousarray(stack.transpose(0, 3, 1, 2)))
 

@@ -1,0 +1,36 @@
+"""The probe that studies share: a tuned logistic head on frozen vectors, judged on the published test part."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from scanloop.evaluation.metrics import measure
+from scanloop.learning.dataset import Known
+from scanloop.learning.heads import tune_head
+from scanloop.studies.datasets import draw_labels
+from scanloop.studies.study import Bench, Cell
+from scanloop.studies.vectors import vectors
+
+
+def probe_cell(cell: Cell, bench: Bench, source: str) -> Mapping[str, float]:
+    """Figures of heads that learn from the cell's share of labels, each the mean over some draws of the labels.
+
+    Args:
+        cell: Says how many labels, and which draws of them: all arms see the same.
+        bench: The study's.
+        source: Of the vectors.
+
+    Returns:
+        accuracy, macro_f1, auroc, ece and brier on the published test part; labels; test_images.
+    """
+    data = bench.data(cell.dataset)
+    train, test = vectors(bench, cell.dataset, source, cell.seed)
+    found, rows = [], np.empty(0, np.int64)
+    for draw in range(bench.request.draws):
+        rows = draw_labels(data.train.labels, cell.percent, cell.seed * 1000 + draw)
+        labels, groups = data.train.labels[rows], data.train.groups[rows]
+        known = Known(rows.astype(object), train[rows], labels, groups, np.ones(len(rows), bool))
+        head = tune_head(known, data.classes, bench.request.folds, cell.seed)
+        found.append(measure(head.probabilities(test), data.test.labels))
+    means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+    return means | {"labels": len(rows), "test_images": len(data.test.labels)}
