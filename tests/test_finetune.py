@@ -262,3 +262,12 @@ def test_the_stage_with_the_smaller_out_of_fold_loss_is_kept_whichever_it_is(enc
         assert found.stage == stage == min(found.log_loss, key=lambda name: found.log_loss[name])
         same_blocks = equal(state(found.model.encoder), state(encoder))
         assert same_blocks == (stage == "frozen features")
+
+
+@pytest.mark.parametrize("changes", [{"class_weights": True}, {"focus": 2.0}, {"mixup": 0.5}])
+def test_what_is_configured_of_the_loss_changes_the_model(
+    encoder: Encoder, head: Head, maps: Maps, changes: dict[str, object]
+) -> None:
+    rare = Maps(maps.values, np.eye(2)[(np.arange(24) % 4 == 0).astype(int)], maps.weights)
+    plain, other = (finetune(encoder, head, rare, CONFIG.model_copy(update=one), seed=0) for one in ({}, changes))
+    assert not equal(state(plain), state(other))

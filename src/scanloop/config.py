@@ -118,6 +118,9 @@ class RetrainConfig(Section):
     head_learning_rate: Positive = 1e-3
     weight_decay: float = Field(1e-4, ge=0)
     batch_size: int = Field(32, ge=2)
+    class_weights: bool = Field(False, description="Fine-tuning weighs classes by their inverse frequency")
+    focus: float = Field(0.0, ge=0, le=5, description="Fine-tuning: gamma of the focal loss; 0 is cross-entropy")
+    mixup: float = Field(0.0, ge=0, le=2, description="Fine-tuning: alpha of MixUp of feature maps; 0 mixes none")
     cross_validation: CrossValidation = CrossValidation()
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from scanloop.config import RetrainConfig
 from scanloop.embedding.encoders import Encoder
 from scanloop.embedding.repeatable import make_repeatable
 from scanloop.learning.heads import Head
+from scanloop.learning.losses import balanced_weights, classification_loss, mixed
 from scanloop.types import Float, Labels
 
 TRAINED_BLOCKS = 2
@@ -90,9 +90,13 @@ def finetune(encoder: Encoder, head: Head, maps: Maps, config: RetrainConfig, se
     groups.append({"params": list(model.head.parameters()), "lr": config.head_learning_rate})
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     parameters = [parameter for group in groups for parameter in group["params"]]
+    weights = torch.from_numpy(balanced_weights(maps.targets)).float() if config.class_weights else None
+    draw = np.random.default_rng([seed, 1])
     for rows in _batches(maps.weights, config, seed):
-        logits = model.tail(maps.values[rows].float())
-        loss = functional.cross_entropy(logits, torch.from_numpy(maps.targets[rows]).float())
+        given = torch.from_numpy(maps.targets[rows]).float()
+        values, targets = mixed(maps.values[rows].float(), given, config.mixup, draw)
+        logits = model.tail(values)
+        loss = classification_loss(logits, targets, weights, config.focus)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
