@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from scanloop.honesty import HonestySection
 from scanloop.sources import (
     DicomSource,
     FolderSource,
@@ -150,7 +151,7 @@ class PseudoLabelConfig(Section):
     cross_validation: CrossValidation = CrossValidation()
 
 
-class RetrainConfig(Section):
+class RetrainConfig(HonestySection):
     """Two stages: a head on frozen features, then the last two blocks with discriminative learning rates."""
 
     finetune_epochs: int = Field(3, ge=0, le=100, description="0 keeps the features frozen")
