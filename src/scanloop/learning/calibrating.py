@@ -127,6 +127,8 @@ def _nested(found: OutOfFold, names: Sequence[str]) -> Callable[[Fold, Labels], 
 
     def fit(cut: Fold, rows: Labels) -> Calibrator:
         logits, labels, folds = found.logits[cut.repeat, rows], found.labels[rows], fold_of[cut.repeat, rows]
+        if len(np.unique(folds)) < 2:  # nothing is left to judge a choice
+            return FITS[names[0]](logits, labels)
         losses = {name: np.empty(len(rows)) for name in names}
         for fold in np.unique(folds):
             inside, outside = folds == fold, folds != fold
