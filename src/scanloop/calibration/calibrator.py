@@ -24,9 +24,12 @@ class Calibrator:
     """From a model's logits to calibrated probabilities.
 
     Logits are divided by the temperature, then what the method adds is applied, then the prior. Two classes have one
-    curve, that of the second class; more classes have one each, against the rest. "none", "temperature" and "affine"
-    keep the order of two classes' probabilities, "beta" as well, "isotonic" but for ties: images between two
-    neighbouring knots of equal height share a probability.
+    curve, that of the second class; more classes have one each, against the rest.
+
+    With two classes no map turns the order of two images round, so AUROC stays: "isotonic" makes ties, since images
+    between two knots of equal height share a probability; "beta" does where one of its coefficients is 0. The most
+    probable class of an image stays under "none" and "temperature"; every other map, and a prior, move the threshold.
+    With more classes these can change the order of images too.
 
     Attributes:
         method: One of `METHODS`.
