@@ -13,6 +13,10 @@ shares of the classes in the pool (estimated) and in the test (from its labels):
 "half_of_test" is an affine map fitted on one half of the test's groups and judged on the other, both ways: what any
 monotone map could still mend.
 
+"like_the_labels" is "auto" on images like the labels: the unlabelled rest of the training part, or with all labels the
+nested out-of-fold probabilities. Where its excess is small and the test's is not, the test differs from the training
+part; "recall" says how: the share of each class that is found there and here.
+
 "excess" is the ECE less the mean ECE of a perfect model with these probabilities. Intervals over draws are Student's t;
 they share the test, so they speak of the draw of labels. With all labels, intervals resample the test's groups.
 Coverage is of the sets of classes with alpha 0.1: on the test, and on the unlabelled rest of the training part,
@@ -102,6 +106,13 @@ def one_draw(known: Any, rest: Any, test: Any, repeats: int, seed: int) -> tuple
     rows = one_a_group(known.groups, seed)
     own = probabilities_of(kept.logits.reshape(-1, 2)).reshape(kept.logits.shape)
     facts: dict[str, Any] = {"chosen": served.method, "share_labelled": labelled[1], "share_pool_estimated": pool[1]}
+    like, truth_like = (
+        (served(tuned.head.logits(rest.vectors)), rest.labels) if len(rest.labels) else (own[0], known.labels)
+    )
+    facts["like_the_labels"] = judged(like, truth_like, seed)
+    for where, probabilities, real in (("like", like, truth_like), ("test", said["auto"], test.labels)):
+        for one in (0, 1):
+            facts[f"recall_{one}_{where}"] = float((probabilities.argmax(axis=1) == one)[real == one].mean())
     for kind, per_class in (("marginal", False), ("per_class", True)):
         conformal = fit_conformal(own[:, rows], known.labels[rows], ALPHA, per_class=per_class)
         for where, part in (("test", test), ("rest", rest)):
@@ -153,6 +164,7 @@ def drawn_labels(parts: tuple[Any, ...], train: np.ndarray, test: Any, draws: in
         rows = order[np.sort(first)[:LABELS]]
         rest = rows_of(vectors, labels, groups, order[~np.isin(groups[order], groups[rows])])
         said, facts = one_draw(rows_of(vectors, labels, groups, rows), rest, test, 2, seed)
+        by_map.setdefault("like_the_labels", []).append(facts.pop("like_the_labels"))
         everything.append(facts | {"share_pool": float(rest.labels.mean())})
         for name, probabilities in said.items():
             by_map.setdefault(name, []).append(judged(probabilities, test.labels, seed))

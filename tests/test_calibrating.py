@@ -16,7 +16,7 @@ from scanloop.evaluation.calibration import log_loss
 from scanloop.learning.calibrating import Calibrated, OutOfFold, calibrate, choose, paired_gain
 from scanloop.learning.cross_validation import group_folds
 from scanloop.learning.heads import tune_head
-from scanloop.learning.honest import Honest, make_honest, pool_shares
+from scanloop.learning.honest import Honest, check_given_prior, make_honest, pool_shares
 from scanloop.learning.two_stage import Trained
 
 
@@ -194,7 +194,8 @@ def test_a_given_prior_is_served_and_one_that_names_other_classes_is_refused() -
     np.testing.assert_allclose(honest.calibrator.prior, np.log([0.2, 1.8]))
     assert (honest.prior["pool"], honest.prior["pool_images"]) == (None, 0)
     with pytest.raises(ConfigError, match="each of x, y"):
-        make_honest(model, known, drawn_pool(0.5, 0), ["x", "y"], given)
+        check_given_prior(given, ["x", "y"])
+    check_given_prior(given, ["a", "b"])
 
 
 @pytest.mark.parametrize(

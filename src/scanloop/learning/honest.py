@@ -45,9 +45,6 @@ def make_honest(trained: Trained, known: Known, pool: Half, classes: Sequence[st
         pool: float16 (m, d) embeddings of unlabelled images, in which the shares of the classes are estimated.
         classes: Their names.
         config: Target prior, alpha.
-
-    Raises:
-        ConfigError: `given_prior` does not name each class.
     """
     labelled = class_shares(known.labels[known.drawn], len(classes))
     estimated = pool_shares(trained.tuned, known, pool, labelled) if len(pool) else None
@@ -70,6 +67,16 @@ def make_honest(trained: Trained, known: Known, pool: Half, classes: Sequence[st
     return Honest(calibrator, conformal, logits, named | {"pool_images": len(pool)})
 
 
+def check_given_prior(config: RetrainConfig, classes: Sequence[str]) -> None:
+    """Return if a prior that is given names each class and no other, before anything is trained.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if config.target_prior == "given" and set(config.given_prior) != set(classes):
+        raise ConfigError(f"retrain.given_prior must give a share to each of {', '.join(classes)}, and to no other")
+
+
 def pool_shares(tuned: TunedHead, known: Known, pool: Half, labelled: Float) -> Float:
     """Shares (classes,) of the classes in the pool, if each class looks the same there as among the labels.
 
@@ -81,8 +88,6 @@ def pool_shares(tuned: TunedHead, known: Known, pool: Half, labelled: Float) -> 
 
 def _served(labelled: Float, estimated: Float | None, classes: Sequence[str], config: RetrainConfig) -> Float:
     if config.target_prior == "given":
-        if set(config.given_prior) != set(classes):
-            raise ConfigError(f"retrain.given_prior must give a share to each of {', '.join(classes)}, and to no other")
         return np.array([config.given_prior[name] for name in classes])
     if config.target_prior == "pool" and estimated is not None:
         return estimated

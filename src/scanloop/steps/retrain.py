@@ -25,7 +25,7 @@ from scanloop.evaluation.comparison import Holdout, metric_intervals
 from scanloop.evaluation.intervals import Resampling
 from scanloop.learning.dataset import LEAST_GROUPS_TRIED, Known, Pool, answers, known_rows, require_classes
 from scanloop.learning.finetune import frozen_maps
-from scanloop.learning.honest import Honest, make_honest
+from scanloop.learning.honest import Honest, check_given_prior, make_honest
 from scanloop.learning.two_stage import Material, Pseudo, Trained, train
 from scanloop.provenance import digest
 from scanloop.types import Half, Image, Interval
@@ -84,6 +84,7 @@ def retrain(
     net, preprocess = read_encoder(encoder)
     manifest, vectors = proven_manifest(catalog), read_embeddings(embeddings)
     facts = read_json(catalog / "catalog.json")
+    check_given_prior(config, facts["classes"])
     pushed_out = read_table(triage, "pushed_out.parquet")
     bought = answers(labels, pushed_out)
     known = known_rows(manifest, bought, facts["classes"], vectors, "train")
