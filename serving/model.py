@@ -61,7 +61,9 @@ class Classifier(Model):  # type: ignore[misc]  # kserve ships no usable types
         images = read(payload, self.max_batch)
         # One at a time, so that a request holds a single decoded image, however large, next to its small inputs.
         inputs = np.concatenate([self._prepare(image) for image in images])
-        return Answer(self.bundle.classes, self.bundle.predict_inputs(inputs), self.bundle.digest)
+        probabilities = self.bundle.predict_inputs(inputs)
+        sets = self.bundle.conformal.sets(probabilities)
+        return Answer(self.bundle.classes, probabilities, sets, self.bundle.digest)
 
     def _prepare(self, sent: Sent) -> Inputs:
         content = sent.payload()

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from kserve import InferOutput, InferRequest, InferResponse
 
 from scanloop.types import Float, Image
@@ -61,11 +62,13 @@ class Answer:
     Attributes:
         classes: Names of the columns.
         probabilities: (n, classes), rows sum to 1.
+        sets: (n, classes), whether each class is in the image's set.
         digest: Digest of the bundle.
     """
 
     classes: tuple[str, ...]
     probabilities: Float
+    sets: npt.NDArray[np.bool_]
     digest: str
 
     def rows(self) -> Iterator[tuple[str, float]]:
@@ -179,20 +182,22 @@ def answer_v1(answer: Answer) -> dict[str, Any]:
                 "label": label,
                 "confidence": confidence,
                 "probabilities": dict(zip(answer.classes, row.tolist(), strict=True)),
+                "set": [name for name, inside in zip(answer.classes, members, strict=True) if inside],
                 "model_digest": answer.digest,
             }
-            for (label, confidence), row in zip(answer.rows(), answer.probabilities, strict=True)
+            for (label, confidence), row, members in zip(answer.rows(), answer.probabilities, answer.sets, strict=True)
         ]
     }
 
 
 def answer_v2(answer: Answer, name: str, request: InferRequest) -> InferResponse:
-    """V2's answer: tensors `probabilities` (FP64, [n, classes]), `label` and `confidence` ([n])."""
+    """V2's answer: tensors `probabilities` and `set` ([n, classes]), `label` and `confidence` ([n])."""
     labels, confidences = zip(*answer.rows(), strict=True)
     columns: dict[str, Any] = {
         "probabilities": answer.probabilities,
         "label": np.array(labels, dtype=np.object_),
         "confidence": np.array(confidences),
+        "set": answer.sets,
     }
     return InferResponse(
         response_id=request.id or uuid.uuid4().hex,
@@ -215,4 +220,5 @@ def outputs_of(classes: int) -> Sequence[dict[str, Any]]:
         {"name": "probabilities", "datatype": "FP64", "shape": [-1, classes]},
         {"name": "label", "datatype": "BYTES", "shape": [-1]},
         {"name": "confidence", "datatype": "FP64", "shape": [-1]},
+        {"name": "set", "datatype": "BOOL", "shape": [-1, classes]},
     ]

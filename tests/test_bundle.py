@@ -27,6 +27,7 @@ from scanloop.bundle.facts import Calibration
 from scanloop.bundle.predict import Bundle
 from scanloop.bundle.read import read_bundle
 from scanloop.bundle.write import write_bundle
+from scanloop.calibration.calibrator import Calibrator
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.errors import BundleError, ImageError
 
@@ -210,8 +211,8 @@ def test_the_out_of_fold_table_must_be_there_to_be_sealed_in(tmp_path: Path) -> 
         {"classes": ("cancer",)},
         {"classes": ("cancer", "cancer")},
         {"positive_class": "tumour"},
-        {"calibration": Calibration(0.0, "", 1, 1)},
-        {"calibration": Calibration(float("nan"), "", 1, 1)},
+        {"calibration": Calibration(Calibrator("temperature", 0.0), "", 1, 1)},
+        {"calibration": Calibration(Calibrator("temperature", float("nan")), "", 1, 1)},
         {"reference": ()},
     ],
 )

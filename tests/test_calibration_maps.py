@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit, softmax
 from sklearn.linear_model import LogisticRegression
 
-from scanloop.calibration.maps import MAPS, affine, beta, estimate_prior, isotonic, prior_shift
+from scanloop.calibration.maps import MAPS, affine, beta, isotonic
+from scanloop.calibration.prior import estimate_prior, prior_shift
 
 
 def drawn(probabilities: np.ndarray, seed: int = 0) -> np.ndarray:

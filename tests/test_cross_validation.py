@@ -1,5 +1,6 @@
 """Repeated stratified group cross-validation: no group is on both sides, and only drawn rows judge."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from learning_data import new_known
 
+from scanloop.calibration.calibrator import Calibrator
+from scanloop.calibration.maps import temperature
 from scanloop.calibration.scaling import fit_temperature
 from scanloop.errors import TooFewLabelsError
-from scanloop.learning.cross_validation import cross_fitted, group_folds
+from scanloop.learning.cross_validation import Fold, cross_fitted, group_folds
 from scanloop.learning.dataset import require_classes
 
 
@@ -53,12 +56,16 @@ def test_one_class_or_one_group_of_a_class_is_too_few(labels: np.ndarray) -> Non
         group_folds(labels, np.arange(20) // 2, 5, 1, 0)
 
 
+def by_temperature(logits: np.ndarray, labels: np.ndarray) -> Callable[[Fold, np.ndarray], Calibrator]:
+    return lambda cut, rows: temperature(logits[cut.repeat, rows], labels[rows])
+
+
 def test_each_fold_is_divided_by_the_temperature_of_the_others() -> None:
     known = new_known(n=40, bought=10)
     cuts = group_folds(known.labels, known.groups, 4, 2, 0)
     logits = np.random.default_rng(0).normal(size=(2, 40, 2)) + 2 * np.eye(2)[known.labels]
     before = logits.copy()
-    scaled = cross_fitted(logits, known.labels, cuts, known.drawn)
+    scaled = cross_fitted(logits, cuts, known.drawn, by_temperature(logits, known.labels))
     np.testing.assert_array_equal(logits, before)
     for cut in cuts:
         others = np.setdiff1d(np.flatnonzero(known.drawn), cut.test)
@@ -70,14 +77,18 @@ def test_neither_a_rows_own_label_nor_a_bought_one_reaches_its_temperature() -> 
     known = new_known(n=40, bought=10)
     cuts = group_folds(known.labels, known.groups, 4, 1, 0)
     logits = np.random.default_rng(0).normal(size=(1, 40, 2)) + 2 * np.eye(2)[known.labels]
-    scaled = cross_fitted(logits, known.labels, cuts, known.drawn)
+
+    def found(labels: np.ndarray) -> np.ndarray:
+        return cross_fitted(logits, cuts, known.drawn, by_temperature(logits, labels))
+
+    scaled = found(known.labels)
     bought_wrong = np.where(known.drawn, known.labels, 1 - known.labels)
-    np.testing.assert_array_equal(cross_fitted(logits, bought_wrong, cuts, known.drawn), scaled)
+    np.testing.assert_array_equal(found(bought_wrong), scaled)
     test = cuts[0].test
     own_wrong = known.labels.copy()
     own_wrong[test] = 1 - own_wrong[test]
-    np.testing.assert_array_equal(cross_fitted(logits, own_wrong, cuts, known.drawn)[0, test], scaled[0, test])
-    assert not np.allclose(cross_fitted(logits, own_wrong, cuts, known.drawn), scaled)
+    np.testing.assert_array_equal(found(own_wrong)[0, test], scaled[0, test])
+    assert not np.allclose(found(own_wrong), scaled)
 
 
 def test_a_class_without_two_groups_is_named() -> None:

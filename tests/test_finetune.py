@@ -9,6 +9,7 @@ import torch
 from chain import PLAN
 from learning_data import new_known
 
+from scanloop.calibration.maps import temperature
 from scanloop.calibration.scaling import fit_temperature
 from scanloop.config import PseudoLabelConfig, RetrainConfig
 from scanloop.embedding.encoders import Encoder, new_encoder
@@ -210,13 +211,13 @@ def test_the_seed_of_the_cross_validation_cuts_the_folds(encoder: Encoder) -> No
 
 
 def by_hand(known: Known, config: RetrainConfig) -> np.ndarray:
-    """Out-of-fold logits (repeats, n, 2) of heads on frozen features, fold by fold."""
+    """Out-of-fold logits (repeats, n, 2) of heads on frozen features, each over its head's temperature, by fold."""
     plan = config.cross_validation
     logits = np.empty((plan.repeats, len(known.labels), 2))
     for cut in group_folds(known.labels, known.groups, plan.folds, plan.repeats, plan.seed):
         seen = known.take(~np.isin(known.groups, known.groups[cut.test]))
         tuned = tune_head(seen, 2, plan.folds, config.seed + 1009 * cut.repeat + cut.number)
-        logits[cut.repeat, cut.test] = tuned.head.logits(known.vectors[cut.test])
+        logits[cut.repeat, cut.test] = tuned.head.logits(known.vectors[cut.test]) / tuned.temperature
     return logits
 
 
@@ -224,13 +225,18 @@ def test_temperature_and_out_of_fold_logits_come_from_drawn_rows_and_unseen_grou
     stuff, known = material(), new_known(n=36, bought=12, gap=0.6)  # that the features are narrow matters to no head
     wrong = np.where(known.drawn, known.labels, np.arange(36) % 2)
     stuff = replace(stuff, known=replace(known, labels=wrong))
-    trained, logits = train(encoder, stuff, FROZEN), by_hand(stuff.known, FROZEN)
+    config = FROZEN.model_copy(update={"calibration": "temperature"})
+    trained, logits = train(encoder, stuff, config), by_hand(stuff.known, config)
     drawn = stuff.known.drawn
     truth = np.tile(wrong[drawn], PLAN.repeats)
-    assert trained.temperature == pytest.approx(fit_temperature(logits[:, drawn].reshape(-1, 2), truth), rel=1e-6)
+    own = tune_head(stuff.known, 2, PLAN.folds, config.seed).temperature
+    expected = fit_temperature(logits[:, drawn].reshape(-1, 2), truth)
+    assert trained.calibrator.temperature == pytest.approx(own * expected, rel=1e-6)
     everyone = fit_temperature(logits.reshape(-1, 2), np.tile(wrong, PLAN.repeats))
-    assert abs(everyone / trained.temperature - 1) > 0.02  # the comparison means something
-    expected = cross_fitted(logits, wrong, trained.cuts, drawn)[:, drawn]
+    assert abs(everyone / expected - 1) > 0.02  # the comparison means something
+    expected = cross_fitted(
+        logits, trained.cuts, drawn, lambda cut, rows: temperature(logits[cut.repeat, rows], wrong[rows])
+    )[:, drawn]
     np.testing.assert_allclose(trained.out_of_fold, expected, atol=1e-9)
     assert trained.out_of_fold.shape == (PLAN.repeats, 24, 2)
 

@@ -92,7 +92,8 @@ def test_a_large_image_gets_the_input_and_the_probabilities_of_its_slice_in_the_
         np.testing.assert_array_equal(bundle.preprocess_one(bundle.decode(payload)), trained_on)
         with torch.inference_mode():
             logits = model.eval().double()(torch.from_numpy(trained_on).double()).numpy()
-        expected = np.exp(logits / bundle.temperature)
+        assert bundle.calibrator.method == "temperature"
+        expected = np.exp(logits / bundle.calibrator.temperature)
         expected /= expected.sum(axis=1, keepdims=True)
         np.testing.assert_allclose(bundle.predict_bytes([payload]), expected, rtol=0, atol=1e-6)
 

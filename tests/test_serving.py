@@ -70,6 +70,25 @@ def test_an_answer_names_label_confidence_and_the_very_model(client: httpx.Clien
     assert json.loads(body["parameters"]["classes"]) == list(bundle.classes)
 
 
+def test_an_answer_holds_each_images_set_of_classes_beside_what_was_there_before(
+    client: httpx.Client, bundle: Bundle
+) -> None:
+    payloads = [to_jpeg(image) for image in draw_slices(12)]
+    probabilities = bundle.predict_bytes(payloads)
+    inside = probabilities >= np.array(bundle.conformal.thresholds)
+    assert set(inside.sum(axis=1)) == {1, 2}
+    rows = client.post(V1, json=v1(*payloads)).json()["predictions"]
+    assert [row["set"] for row in rows] == [
+        [name for name, one in zip(bundle.classes, row, strict=True) if one] for row in inside
+    ]
+    assert {*rows[0]} == {"label", "confidence", "probabilities", "set", "model_digest"}
+    outputs = v2_outputs(client.post(V2, json=v2(*payloads)))
+    np.testing.assert_array_equal(outputs["set"], inside)
+    assert list(outputs) == ["probabilities", "label", "confidence", "set"]
+    alone = v2_outputs(client.post(V2, json=v2(*payloads) | {"outputs": [{"name": "set"}]}))
+    np.testing.assert_array_equal(alone["set"], inside)
+
+
 def test_plain_b64_instances_are_taken_too(client: httpx.Client, bundle: Bundle) -> None:
     payload = to_jpeg(draw_slices(1)[0])
     answer = client.post(V1, json={"instances": [{"b64": encode(payload)}]})

@@ -13,6 +13,8 @@ from torch import nn
 from scanloop.artifacts import read_json, write_json, write_table
 from scanloop.bundle.facts import BundleFacts, Calibration
 from scanloop.bundle.write import write_bundle
+from scanloop.calibration.calibrator import Calibrator
+from scanloop.calibration.conformal import SPLIT, Conformal
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.types import Image, Interval
 
@@ -59,7 +61,10 @@ def new_facts(**changes: object) -> BundleFacts:
         "classes": CLASSES,
         "positive_class": "cancer",
         "preprocess": PREPROCESS,
-        "calibration": Calibration(TEMPERATURE, "temperature scaling on out-of-fold logits", 99, 97),
+        "calibration": Calibration(
+            Calibrator("temperature", TEMPERATURE), "temperature scaling on out-of-fold logits", 99, 97
+        ),
+        "conformal": Conformal(0.1, (0.3, 0.4), (50, 49), True, SPLIT),
         "reference": draw_slices(4),
         "data_digest": "d" * 64,
         "counts": {"labelled": {"cancer": 50, "normal": 49}, "pseudo_labelled": {"cancer": 300, "normal": 200}},

@@ -36,8 +36,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "labels": ("labels.parquet", "labels.json"),
     "pseudo_labels": ("pseudo_labels.parquet", "certificate.json"),
     "bundle": (
-        "model.safetensors", "model.onnx", "calibration.json", "classes.json", "preprocess.json", "reference.npz",
-        "MODEL_CARD.md", "bundle.json", "out_of_fold.parquet", "learnt.parquet",
+        "model.safetensors", "model.onnx", "calibration.json", "conformal.json", "classes.json", "preprocess.json",
+        "reference.npz", "MODEL_CARD.md", "bundle.json", "out_of_fold.parquet", "learnt.parquet",
     ),
     "evaluation": ("metrics.json", "predictions.parquet", "confidence.parquet", "curves.json"),
     "promotion": ("promotion.json",),

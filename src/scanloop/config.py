@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from scanloop.honesty import HonestySection
 from scanloop.pretrain_config import PretrainConfig as PretrainConfig  # noqa: PLC0414  # part of this module
 from scanloop.semi_supervised_config import CrossValidation, PseudoLabelConfig
 from scanloop.sources import (
@@ -109,7 +110,7 @@ class OracleConfig(Section):
     as_of: str = Field("2026-01-01T00:00:00Z", description="Time stamped on the answers", pattern=r"^\d{4}-\d\d-\d\dT")
 
 
-class RetrainConfig(Section):
+class RetrainConfig(HonestySection):
     """Two stages: a head on frozen features, then the last two blocks with discriminative learning rates."""
 
     finetune_epochs: int = Field(3, ge=0, le=100, description="0 keeps the features frozen")

@@ -1,8 +1,9 @@
 """The model card (Mitchell et al. 2019, arXiv:1810.03993): its use, its training data, its limits."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from scanloop.bundle.facts import BundleFacts
+from scanloop.bundle.facts import BundleFacts, Calibration
 from scanloop.types import Interval
 
 _CARD = """\
@@ -12,7 +13,8 @@ _CARD = """\
 - Network: {architecture}; encoder {encoder}.
 - Input: one image, resized to {input_px} px on its short side, centre cropped, normalised. Colour or grey.
 - Output: calibrated probabilities of {classes}; the positive class is `{positive_class}`.
-- Calibration: {method}, temperature {temperature:.4g}, fitted on {n} images of {groups} groups.
+- Calibration: {method}, fitted on {n} images of {groups} groups.{before_after}
+- Sets of classes: {sets}
 - Training data: digest `{data_digest}`.
 
 ## Intended use
@@ -56,7 +58,8 @@ def model_card(facts: BundleFacts) -> str:
         classes=", ".join(f"`{name}`" for name in facts.classes),
         positive_class=facts.positive_class,
         method=facts.calibration.method,
-        temperature=facts.calibration.temperature,
+        before_after=_before_after(facts.calibration),
+        sets=_sets(facts),
         n=facts.calibration.n,
         groups=facts.calibration.groups,
         data_digest=facts.data_digest,
@@ -66,6 +69,38 @@ def model_card(facts: BundleFacts) -> str:
         references="one of them" if len(facts.reference) == 1 else f"{len(facts.reference)} of them",
         smallest=_smallest(facts.metrics),
     )
+
+
+def _before_after(calibration: Calibration) -> str:
+    before, after = (calibration.candidates.get(name) for name in ("none", calibration.calibrator.method))
+    if not before or not after:
+        return ""
+    return (
+        f" Out of fold the calibration error is {before['ece']:.3f} before and {after['ece']:.3f} after; a perfect "
+        f"model has {after['ece_noise']:.3f} by noise alone at that number of images. {_shares(calibration.prior)}"
+    )
+
+
+def _shares(prior: Mapping[str, Any]) -> str:
+    def words(shares: Mapping[str, float]) -> str:
+        return ", ".join(f"`{name}` {share:.1%}" for name, share in shares.items())
+
+    if not prior:
+        return ""
+    served = f"Probabilities are for {words(prior['served'])}; the random labels hold {words(prior['labelled'])}."
+    if prior.get("pool"):
+        served += f" In the pool an estimate that assumes that classes look the same there says {words(prior['pool'])}."
+    return served
+
+
+def _sets(facts: BundleFacts) -> str:
+    conformal = facts.conformal
+    thresholds = ", ".join(
+        f"`{name}` from {threshold:.3g} ({count} images)"
+        for name, threshold, count in zip(facts.classes, conformal.thresholds, conformal.n, strict=True)
+    )
+    aim = f"{1 - conformal.alpha:.0%} of {'each class' if conformal.per_class else 'all images'}"
+    return f"made to hold the true class of {aim}. A class is in the set {thresholds}. {conformal.guarantee}"
 
 
 def _counts(facts: BundleFacts) -> str:

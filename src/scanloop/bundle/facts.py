@@ -1,10 +1,11 @@
 """What training knows of a model and the bundle must carry."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from scanloop.calibration.calibrator import Calibrator
+from scanloop.calibration.conformal import Conformal
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.errors import BundleError
 from scanloop.types import Image, Interval
@@ -15,16 +16,28 @@ class Calibration:
     """How logits become probabilities that mean what they say.
 
     Attributes:
-        temperature: Divisor of the logits, > 0.
+        calibrator: The map.
         method: How it was fitted, for readers.
         n: Images behind it.
         groups: Independent groups behind it.
+        candidates: Out-of-fold measures by method, "none" (before) among them; `learning.calibrating` says which.
+        gains: How much lower each method's out-of-fold log-loss is than the temperature's, with its standard error.
+        prior: Shares of the classes: "labelled" where the map was fitted, "pool" as estimated there from so many
+            "pool_images", and "served", for which the probabilities are.
     """
 
-    temperature: float
+    calibrator: Calibrator
     method: str
     n: int
     groups: int
+    candidates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    gains: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    prior: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Content of `calibration.json`."""
+        facts = {name: getattr(self, name) for name in ("method", "n", "groups", "candidates", "gains", "prior")}
+        return facts | {"calibrator": self.calibrator.as_json()}
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,8 @@ class BundleFacts:
         classes: Names of the outputs, in their order.
         positive_class: The class whose probability tables and curves show.
         preprocess: From a slice to the network's input.
-        calibration: The temperature and where it comes from.
+        calibration: The calibrator and where it comes from.
+        conformal: Thresholds of the sets of classes.
         reference: A few real slices, uint8 (h, w) or (h, w, 3); every machine that loads the bundle must give them the
             probabilities that training saw.
         data_digest: Digest of the catalog and the labels that the model was trained on.
@@ -54,6 +68,7 @@ class BundleFacts:
     positive_class: str
     preprocess: Preprocess
     calibration: Calibration
+    conformal: Conformal
     reference: tuple[Image, ...]
     data_digest: str
     counts: Mapping[str, Mapping[str, int]]
@@ -63,12 +78,11 @@ class BundleFacts:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        temperature = self.calibration.temperature
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
             raise BundleError(f"a bundle needs at least two distinct classes, not {self.classes}")
         if self.positive_class not in self.classes:
             raise BundleError(f"the positive class {self.positive_class!r} is none of the classes {self.classes}")
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise BundleError(f"the temperature must be a positive number, not {temperature}")
+        self.calibration.calibrator.check(len(self.classes))
+        self.conformal.check(len(self.classes))
         if not self.reference:
             raise BundleError("a bundle needs at least one reference slice; without, a broken engine goes unnoticed")

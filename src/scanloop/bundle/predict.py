@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scanloop.archive.decode import decode
-from scanloop.calibration.scaling import probabilities_of
+from scanloop.calibration.calibrator import Calibrator
+from scanloop.calibration.conformal import Conformal
 from scanloop.cores import usable_cores
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.types import Float, Image
@@ -25,7 +26,8 @@ class Bundle:
     Attributes:
         classes: Names of the outputs, in their order.
         positive_class: The class whose probability tables and curves show.
-        temperature: Divisor of the logits.
+        calibrator: From logits to probabilities.
+        conformal: Thresholds of the sets of classes.
         preprocess: From a slice to the network's input.
         min_side_px: Encoded images with a shorter side are refused.
         max_pixels: Larger encoded images are refused before they are decoded.
@@ -36,7 +38,8 @@ class Bundle:
 
     classes: tuple[str, ...]
     positive_class: str
-    temperature: float
+    calibrator: Calibrator
+    conformal: Conformal
     preprocess: Preprocess
     min_side_px: int
     max_pixels: int
@@ -79,7 +82,7 @@ class Bundle:
 
     def predict_inputs(self, inputs: Inputs) -> Float:
         """Calibrated probabilities (n, classes) of preprocessed inputs (n, 3, s, s), in one forward pass."""
-        return probabilities_of(self.forward(inputs), self.temperature)
+        return self.calibrator(self.forward(inputs))
 
     def _predict(self, prepare: Callable[[Any], Inputs], items: Sequence[Any], batch_size: int) -> Float:
         batches = [

@@ -10,8 +10,13 @@ import pandas as pd
 from scanloop.artifacts import KINDS, read_json, read_table
 from scanloop.bundle.predict import Bundle, onnx_forward
 from scanloop.bundle.reference import check_reference
+from scanloop.calibration.calibrator import calibrator_from
+from scanloop.calibration.conformal import conformal_from, no_conformal
 from scanloop.embedding.preprocess import preprocess_from
 from scanloop.errors import ArtifactError, BundleError
+
+CONFORMAL = "conformal.json"
+"""A bundle that was sealed without it, before there were sets, is read as one that knows no thresholds."""
 
 REMEDY = "copy the bundle again, or run the step retrain, which writes it"
 
@@ -64,13 +69,13 @@ def _read_files(path: Path) -> Mapping[str, bytes]:
     """Every file of a bundle by name, each with the digest that `bundle.json` promises."""
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle; {REMEDY}")
-    if missing := [name for name in KINDS["bundle"] if not (path / name).is_file()]:
+    promised = _promised(path)
+    names = [
+        name for name in KINDS["bundle"] if name != CONFORMAL or not isinstance(promised, dict) or name in promised
+    ]
+    if missing := [name for name in names if not (path / name).is_file()]:
         raise BundleError(f"{path}: not a whole bundle, {', '.join(missing)} missing; {REMEDY}")
-    try:
-        promised = read_json(path / "bundle.json").get("files")
-    except ArtifactError as error:
-        raise BundleError(str(error)) from error
-    files = {name: (path / name).read_bytes() for name in KINDS["bundle"]}
+    files = {name: (path / name).read_bytes() for name in names}
     for name, payload in files.items():
         if name == "bundle.json":
             continue
@@ -79,15 +84,25 @@ def _read_files(path: Path) -> Mapping[str, bytes]:
     return files
 
 
+def _promised(path: Path) -> object:
+    """What `bundle.json` says of the other files; nothing where it is missing."""
+    try:
+        return read_json(path / "bundle.json").get("files") if (path / "bundle.json").is_file() else None
+    except ArtifactError as error:
+        raise BundleError(str(error)) from error
+
+
 def _assemble(files: Mapping[str, bytes], threads: int | None) -> Bundle:
     calibration, classes, preprocess = (
         json.loads(files[name]) for name in ("calibration.json", "classes.json", "preprocess.json")
     )
+    count = len(classes["classes"])
     limits = {name: int(preprocess[name]) for name in ("min_side_px", "max_pixels")}
     return Bundle(
         classes=tuple(classes["classes"]),
         positive_class=classes["positive_class"],
-        temperature=float(calibration["temperature"]),
+        calibrator=calibrator_from(calibration, count),
+        conformal=conformal_from(json.loads(files[CONFORMAL]), count) if CONFORMAL in files else no_conformal(count),
         preprocess=preprocess_from(preprocess),
         digest=hashlib.sha256(files["bundle.json"]).hexdigest(),
         about=json.loads(files["bundle.json"]),

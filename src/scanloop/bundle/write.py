@@ -11,7 +11,6 @@ from scanloop.bundle.export import to_onnx, torch_logits
 from scanloop.bundle.facts import BundleFacts
 from scanloop.bundle.predict import onnx_forward
 from scanloop.bundle.reference import TOLERANCE, Squares, inputs_of, largest_difference, squares_of, to_npz
-from scanloop.calibration.scaling import probabilities_of
 from scanloop.errors import BundleError
 from scanloop.provenance import file_digest
 from scanloop.types import Float
@@ -43,7 +42,8 @@ def write_bundle(output: Path, model: "nn.Module", facts: BundleFacts) -> None:
     write_bytes(output / "model.safetensors", _weights(model))
     write_bytes(output / "model.onnx", exported)
     write_bytes(output / "reference.npz", to_npz(squares, _compare(model, exported, squares, facts)))
-    write_json(output / "calibration.json", facts.calibration)
+    write_json(output / "calibration.json", facts.calibration.as_json())
+    write_json(output / "conformal.json", facts.conformal.as_json())
     write_json(output / "classes.json", {"classes": facts.classes, "positive_class": facts.positive_class})
     limits = {"min_side_px": facts.min_side_px, "max_pixels": facts.max_pixels}
     write_json(output / "preprocess.json", asdict(facts.preprocess) | limits)
@@ -69,12 +69,12 @@ def _weights(model: "nn.Module") -> bytes:
 
 def _compare(model: "nn.Module", exported: bytes, squares: Squares, facts: BundleFacts) -> Float:
     """Torch's probabilities of the reference slices, once ONNX Runtime has given the same."""
-    inputs, temperature = inputs_of(facts.preprocess, squares), facts.calibration.temperature
+    inputs, calibrator = inputs_of(facts.preprocess, squares), facts.calibration.calibrator
     logits = torch_logits(model, inputs)
     if logits.shape != (len(squares), len(facts.classes)):
         raise BundleError(f"the model gives {logits.shape} for {len(squares)} slices of {len(facts.classes)} classes")
-    expected = probabilities_of(logits, temperature)
-    difference = largest_difference(probabilities_of(onnx_forward(exported)(inputs), temperature), expected)
+    expected = calibrator(logits)
+    difference = largest_difference(calibrator(onnx_forward(exported)(inputs)), expected)
     if not difference <= TOLERANCE:
         raise BundleError(
             f"the exported network gives other probabilities than torch (by {difference:.2g}, at most {TOLERANCE:g});"

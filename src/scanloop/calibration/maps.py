@@ -1,153 +1,122 @@
-"""Maps from logits to honest probabilities: temperature, affine, beta and isotonic, and the choice between them.
+"""Calibrators fitted: temperature, affine, beta and isotonic.
 
 Every map must be fitted on logits of rows that the model was not trained on, drawn at random from what it will meet.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, log_softmax, logsumexp
+from scipy.special import expit, log_softmax
 from sklearn.isotonic import IsotonicRegression
 
-from scanloop.calibration.scaling import fit_temperature, probabilities_of
+from scanloop.calibration.calibrator import Calibrator, log_odds
+from scanloop.calibration.scaling import fit_temperature, least_temperature
 from scanloop.types import Float, Labels
 
-Map: TypeAlias = Callable[[Float], Float]
-"""From logits (n, classes) to probabilities (n, classes), rows summing to 1."""
+Fit: TypeAlias = Callable[[Float, Labels], Calibrator]
+"""From logits (n, classes) and class indices (n,) to a calibrator."""
 
-LEAST = 1e-7
-"""Least probability that a beta or isotonic map gives or takes: its log-loss stays finite."""
+GRID = 0.1
+"""Step of the scaled log-odds at which an isotonic curve may bend: rounding in float32 moves nothing by more than
+tenfold."""
+
+_T = TypeVar("_T")
+
+MOST_STEEPNESS = 10.0
+"""Largest coefficient of a beta curve, in units of the temperature's own slope."""
 
 
-def temperature(logits: Float, labels: Labels) -> Map:
+def uncalibrated(logits: Float, labels: Labels) -> Calibrator:  # noqa: ARG001 - has the shape of every other fit
+    """Softmax of the logits as they are."""
+    return Calibrator("none")
+
+
+def temperature(logits: Float, labels: Labels) -> Calibrator:
     """Softmax of the logits divided by one number (Guo et al. 2017, arXiv:1706.04599); keeps every ranking."""
-    divisor = fit_temperature(logits, labels)
-    return lambda scores: probabilities_of(scores, divisor)
+    return Calibrator("temperature", fit_temperature(logits, labels))
 
 
-def affine(logits: Float, labels: Labels) -> Map:
+def affine(logits: Float, labels: Labels) -> Calibrator:
     """Softmax of a slope times the logits plus a bias a class; with two classes Platt scaling (Platt 1999).
 
     The bias moves the operating point, as another class prior does; the slope stays above 0, so no ranking turns round.
+    Alexandari et al. (2020, arXiv:1901.06852) call it bias-corrected temperature scaling.
     """
     classes = logits.shape[1]
+    rows = np.arange(len(labels))
 
-    def scaled(parameters: Float, scores: Float) -> Float:
-        moved: Float = np.exp(parameters[0]) * scores + np.concatenate([[0.0], parameters[1:]])
+    def scaled(parameters: Float) -> Float:
+        moved: Float = np.exp(parameters[0]) * logits + np.concatenate([[0.0], parameters[1:]])
         return moved
 
     def loss(parameters: Float) -> float:
-        return float(-log_softmax(scaled(parameters, logits), axis=1)[np.arange(len(labels)), labels].mean())
+        return float(-log_softmax(scaled(parameters), axis=1)[rows, labels].mean())
 
     start = np.concatenate([[-np.log(fit_temperature(logits, labels))], np.zeros(classes - 1)])
-    bounds = [(-8.0, 4.0), *[(-20.0, 20.0)] * (classes - 1)]
+    steepest = -np.log(least_temperature(logits))
+    bounds = [(min(-8.0, steepest), steepest), *[(-20.0, 20.0)] * (classes - 1)]
     found = minimize(loss, start, bounds=bounds, method="L-BFGS-B").x
-    return lambda scores: probabilities_of(scaled(found, scores))
+    return Calibrator("affine", float(np.exp(-found[0])), bias=(0.0, *map(float, found[1:])))
 
 
-def beta(logits: Float, labels: Labels) -> Map:
+def beta(logits: Float, labels: Labels) -> Calibrator:
     """Beta calibration (Kull et al. 2017, "Beta calibration"), each class against the rest, then rows to a sum of 1.
 
     The log-odds of a class become a ln p - b ln(1 - p) + c with a and b at least 0: other shapes than a sigmoid's, the
-    identity among them.
+    identity among them. p is the probability that the temperature gives.
     """
-    return _one_against_rest(_beta_curve, logits, labels)
+    divisor = fit_temperature(logits, labels)
+    return Calibrator("beta", divisor, beta=_curves(_beta_curve, logits / divisor, labels))
 
 
-def isotonic(logits: Float, labels: Labels) -> Map:
+def isotonic(logits: Float, labels: Labels) -> Calibrator:
     """Isotonic regression (Zadrozny and Elkan 2002), each class against the rest, then rows to a sum of 1.
 
-    It takes any monotone shape, and so many labels to be held in check: below some thousand it overfits.
+    It takes any monotone shape, and so many labels to be held in check: below some hundred it overfits. Log-odds are
+    rounded to a grid, and no probability is closer to 0 or 1 than n right answers in a row show (1 / (n + 2)).
     """
-    return _one_against_rest(_isotonic_curve, logits, labels)
+    divisor = fit_temperature(logits, labels)
+    return Calibrator("isotonic", divisor, knots=_curves(_isotonic_curve, logits / divisor, labels))
 
 
-MAPS: Mapping[str, Callable[[Float, Labels], Map]] = {
+MAPS: Mapping[str, Fit] = {
     "temperature": temperature,
     "affine": affine,
     "beta": beta,
     "isotonic": isotonic,
 }
-"""Maps by name, the one with the fewest parameters first."""
+"""Fits by method, the one with the fewest parameters first: the order in which they are preferred."""
+
+FITS: Mapping[str, Fit] = {"none": uncalibrated, **MAPS}
+"""The same, and what leaves logits as they are."""
 
 
-def _one_against_rest(curve: Callable[[Float, Float], Callable[[Float], Float]], logits: Float, labels: Labels) -> Map:
-    given = probabilities_of(logits)
-    two = logits.shape[1] == 2
-    curves = [
-        curve(given[:, label], (labels == label).astype(float)) for label in ([1] if two else range(given.shape[1]))
-    ]
-
-    def mapped(scores: Float) -> Float:
-        shares = probabilities_of(scores)
-        if two:
-            positive = curves[0](shares[:, 1]).clip(LEAST, 1 - LEAST)
-            return np.stack([1 - positive, positive], axis=1)
-        values = np.stack([one(shares[:, label]) for label, one in enumerate(curves)], axis=1).clip(LEAST)
-        normalised: Float = values / values.sum(axis=1, keepdims=True)
-        return normalised
-
-    return mapped
+def _curves(curve: Callable[[Float, Float], _T], logits: Float, labels: Labels) -> tuple[_T, ...]:
+    numbers = [1] if logits.shape[1] == 2 else range(logits.shape[1])
+    return tuple(curve(log_odds(logits, number), (labels == number).astype(float)) for number in numbers)
 
 
-def _beta_curve(shares: Float, hits: Float) -> Callable[[Float], Float]:
-    def inputs(values: Float) -> tuple[Float, Float]:
-        inside = values.clip(LEAST, 1 - LEAST)
-        return np.log(inside), -np.log1p(-inside)
-
-    first, second = inputs(shares)
+def _beta_curve(odds: Float, hits: Float) -> tuple[float, float, float]:
+    inputs = np.stack([-np.logaddexp(0, -odds), np.logaddexp(0, odds), np.ones_like(odds)])
 
     def loss(parameters: Float) -> float:
-        odds = parameters[0] * first + parameters[1] * second + parameters[2]
-        return float((np.logaddexp(0, odds) - hits * odds).mean())
+        mapped = parameters @ inputs
+        return float((np.logaddexp(0, mapped) - hits * mapped).mean())
 
-    bounds = [(0.0, 100.0), (0.0, 100.0), (-50.0, 50.0)]
-    found = minimize(loss, [1.0, 1.0, 0.0], bounds=bounds, method="L-BFGS-B").x
+    def slope(parameters: Float) -> Float:
+        mapped = parameters @ inputs
+        gradient: Float = inputs @ (expit(mapped) - hits) / len(hits)
+        return gradient
 
-    def mapped(values: Float) -> Float:
-        one, other = inputs(values)
-        shares: Float = expit(found[0] * one + found[1] * other + found[2])
-        return shares
-
-    return mapped
-
-
-def _isotonic_curve(shares: Float, hits: Float) -> Callable[[Float], Float]:
-    fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(shares, hits)
-    return lambda values: np.asarray(fitted.predict(values), dtype=np.float64)
+    bounds = [(0.0, MOST_STEEPNESS), (0.0, MOST_STEEPNESS), (-20.0, 20.0)]
+    a, b, c = minimize(loss, [1.0, 1.0, 0.0], jac=slope, bounds=bounds, method="L-BFGS-B").x
+    return float(a), float(b), float(c)
 
 
-def prior_shift(probabilities: Float, trained: Float, met: Float) -> Float:
-    """Probabilities of a calibrated model where the classes come in other shares than those it was calibrated on.
-
-    By Bayes' rule, for shares that change while each class looks the same (Saerens et al. 2002,
-    doi:10.1162/089976602753284446).
-
-    Args:
-        probabilities: (n, classes).
-        trained: (classes,) shares of the classes where the model was calibrated, above 0.
-        met: (classes,) shares where it is used.
-    """
-    scores = np.log(probabilities.clip(LEAST)) + np.log(np.maximum(met, LEAST)) - np.log(trained)
-    shifted: Float = np.exp(scores - logsumexp(scores, axis=1, keepdims=True))
-    return shifted
-
-
-def estimate_prior(probabilities: Float, trained: Float, rounds: int = 1000, tolerance: float = 1e-9) -> Float:
-    """Shares (classes,) of the classes among unlabelled rows, by expectation and maximisation (Saerens et al. 2002).
-
-    Args:
-        probabilities: (n, classes) calibrated on rows in which the classes have the shares `trained`.
-        trained: (classes,) these shares, above 0.
-        rounds: Most rounds.
-        tolerance: Largest change of a share at which it ends.
-    """
-    met = np.asarray(trained, dtype=np.float64)
-    for _ in range(rounds):
-        shares = prior_shift(probabilities, trained, met).mean(axis=0)
-        change, met = float(np.abs(shares - met).max()), shares
-        if change < tolerance:
-            break
-    return met
+def _isotonic_curve(odds: Float, hits: Float) -> tuple[tuple[float, float], ...]:
+    edge = 1 / (len(hits) + 2)
+    fitted = IsotonicRegression(y_min=edge, y_max=1 - edge).fit(np.round(odds / GRID), hits)
+    steps, shares = fitted.X_thresholds_, fitted.y_thresholds_
+    return tuple((float(step) * GRID, float(share)) for step, share in zip(steps, shares, strict=True))

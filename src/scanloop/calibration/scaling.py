@@ -8,11 +8,9 @@ from scanloop.types import Float, Labels
 LOG_TEMPERATURE_BOUNDS = (-4.0, 4.0)
 """Search range of ln T: T in 0.018..55. Perfectly separated logits would otherwise send T to zero."""
 
-TINY = float(np.finfo(np.float64).tiny)
-
 
 def fit_temperature(logits: npt.ArrayLike, labels: Labels) -> float:
-    """Temperature that minimises the log-loss of softmax(logits / T).
+    """Temperature that minimises the log-loss of softmax(logits / T), but at least `least_temperature`.
 
     Args:
         logits: (n, classes), before softmax; predicted for rows that the model was not trained on.
@@ -27,10 +25,33 @@ def fit_temperature(logits: npt.ArrayLike, labels: Labels) -> float:
     rows = np.arange(len(labels))
 
     def log_loss(log_temperature: float) -> float:
-        return float(-np.log(probabilities_of(scores, np.exp(log_temperature))[rows, labels].clip(TINY)).mean())
+        scaled = scores / np.exp(log_temperature)
+        return float((np.logaddexp.reduce(scaled, axis=1) - scaled[rows, labels]).mean())
 
     result = minimize_scalar(log_loss, bounds=LOG_TEMPERATURE_BOUNDS, method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(result.x))
+    return max(float(np.exp(result.x)), least_temperature(scores))
+
+
+def least_temperature(logits: npt.ArrayLike) -> float:
+    """Temperature at which the mean confidence is that of the rule of succession, (n + 1) / (n + 2).
+
+    Where all of n rows are right, the log-loss asks for certainty; n right answers in a row do not show it.
+
+    Args:
+        logits: (n, classes), before softmax.
+    """
+    from scipy.optimize import brentq
+
+    scores = np.asarray(logits, dtype=np.float64)
+    most = (len(scores) + 1) / (len(scores) + 2)
+
+    def excess(log_temperature: float) -> float:
+        return float(probabilities_of(scores, np.exp(log_temperature)).max(axis=1).mean()) - most
+
+    low, high = LOG_TEMPERATURE_BOUNDS
+    if excess(low) <= 0:
+        return float(np.exp(low))
+    return float(np.exp(high if excess(high) >= 0 else brentq(excess, low, high, xtol=1e-6)))
 
 
 def probabilities_of(logits: npt.ArrayLike, temperature: float = 1.0) -> Float:

@@ -13,7 +13,7 @@ from scanloop.archive.shards import iterate_shards
 from scanloop.artifacts import read_json, read_table, write_bytes, write_json
 from scanloop.bundle.predict import onnx_forward
 from scanloop.bundle.reference import inputs_of, to_npz
-from scanloop.calibration.scaling import probabilities_of
+from scanloop.calibration.calibrator import calibrator_from
 from scanloop.embedding.preprocess import Preprocess, preprocess_from
 from scanloop.provenance import file_digest
 
@@ -52,8 +52,8 @@ def erase_from_bundle(bundle: Path, erased: frozenset[str]) -> bool:
         return False
     squares[hit] = 0
     forward = onnx_forward((bundle / "model.onnx").read_bytes(), threads=1)
-    temperature = read_json(bundle / "calibration.json")["temperature"]
-    expected[hit] = probabilities_of(forward(inputs_of(_preprocess(bundle), squares[hit])), float(temperature))
+    calibrator = calibrator_from(read_json(bundle / "calibration.json"), expected.shape[1])
+    expected[hit] = calibrator(forward(inputs_of(_preprocess(bundle), squares[hit])))
     write_bytes(bundle / "reference.npz", to_npz(squares, expected))
     return True
 

@@ -1,12 +1,13 @@
 """Repeated stratified group cross-validation: a group is on one side of a fold, never on both."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
-from scanloop.calibration.scaling import fit_temperature
+from scanloop.calibration.calibrator import Calibrator
 from scanloop.errors import TooFewLabelsError
 from scanloop.types import Float, Groups, Labels
 
@@ -60,18 +61,20 @@ def group_folds(labels: Labels, groups: Groups, folds: int, repeats: int, seed: 
     return cuts
 
 
-def cross_fitted(logits: Float, labels: Labels, cuts: list[Fold], judges: npt.NDArray[np.bool_]) -> Float:
-    """Out-of-fold logits, each divided by a temperature fitted on the other folds of its repetition.
+def cross_fitted(
+    logits: Float, cuts: list[Fold], judges: npt.NDArray[np.bool_], fit: Callable[[Fold, Labels], Calibrator]
+) -> Float:
+    """Out-of-fold logits, each mapped by a calibrator fitted on the other folds of its repetition.
 
     Args:
         logits: (repeats, n, classes) from models that never saw the row's group.
-        labels: (n,) class indices.
         cuts: The folds behind the logits.
-        judges: (n,) rows that may choose a temperature: those drawn at random.
+        judges: (n,) rows that may choose a calibrator: those drawn at random.
+        fit: From a fold, and the judges outside of it, to a calibrator.
     """
-    scaled = logits.copy()
+    mapped = logits.copy()
     for cut in cuts:
         others = judges.copy()
         others[cut.test] = False
-        scaled[cut.repeat, cut.test] /= fit_temperature(logits[cut.repeat, others], labels[others])
-    return scaled
+        mapped[cut.repeat, cut.test] = fit(cut, np.flatnonzero(others)).logits(logits[cut.repeat, cut.test])
+    return mapped

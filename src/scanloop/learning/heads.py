@@ -18,6 +18,10 @@ from scanloop.types import Float, Half, Labels
 REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates for C, the inverse strength of the L2 penalty on standardised features."""
 
+LEAST_SPREAD = 0.03
+"""Least divisor of a feature, in medians of all features' standard deviations. One that is silent in nearly all of a
+hundred rows has a tiny deviation there; divided by it, the first image in which it speaks gets a logit of hundreds."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -72,6 +76,7 @@ def fit_head(vectors: Half | Float, labels: Labels, classes: int, c: float, weig
     """
     values = vectors.astype(np.float64)
     mean, std = values.mean(axis=0), values.std(axis=0)
+    std = np.maximum(std, LEAST_SPREAD * np.median(std))
     std[std < 1e-8] = 1.0
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a weak penalty on separable rows has no finite optimum

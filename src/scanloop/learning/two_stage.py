@@ -3,17 +3,20 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.special import log_softmax
 from torch import Tensor
 
+from scanloop.calibration.calibrator import Calibrator
 from scanloop.calibration.scaling import fit_temperature
 from scanloop.config import RetrainConfig
 from scanloop.embedding.encoders import Encoder
-from scanloop.learning.cross_validation import Fold, cross_fitted, group_folds
+from scanloop.learning.calibrating import Calibrated, OutOfFold, calibrate
+from scanloop.learning.cross_validation import Fold, group_folds
 from scanloop.learning.dataset import Known, Pool
 from scanloop.learning.finetune import Classifier, Maps, finetune, tail_logits
-from scanloop.learning.heads import tune_head
+from scanloop.learning.heads import TunedHead, tune_head
 from scanloop.learning.semisupervised.method import Targets, fit_on_targets
 from scanloop.learning.semisupervised.recipe import Recipe
 from scanloop.types import Float, Labels
@@ -50,19 +53,34 @@ class Trained:
     Attributes:
         model: Trained on every row.
         stage: "frozen features" or "fine-tuned".
-        temperature: Fitted on the out-of-fold logits of the randomly drawn rows.
-        out_of_fold: (repeats, n, classes) calibrated logits of the drawn rows, each from models that saw neither the
-            row's group nor, for its temperature, the row itself.
+        tuned: The head on frozen features and labels alone, with the temperature that its logits are in units of.
+        calibrated: The calibrator, chosen and fitted on the out-of-fold logits of the randomly drawn rows.
+        drawn: (n,) these rows.
         cuts: Folds behind them, over all rows.
         log_loss: Out-of-fold log-loss by stage.
     """
 
     model: Classifier
     stage: str
-    temperature: float
-    out_of_fold: Float
+    tuned: TunedHead
+    calibrated: Calibrated
+    drawn: npt.NDArray[np.bool_]
     cuts: list[Fold]
     log_loss: dict[str, float]
+
+    @property
+    def calibrator(self) -> Calibrator:
+        """The map of the model's own logits."""
+        found = self.calibrated.calibrator
+        return found if found.method == "none" else found.rescaled(self.tuned.temperature)
+
+    @property
+    def out_of_fold(self) -> Float:
+        """Calibrated logits (repeats, n, classes) of the drawn rows, from models and calibrators that saw none of them.
+
+        The models did not see the rows' groups, the calibrators not the rows.
+        """
+        return self.calibrated.logits[:, self.drawn]
 
 
 def train(encoder: Encoder, material: Material, config: RetrainConfig) -> Trained:
@@ -78,26 +96,28 @@ def train(encoder: Encoder, material: Material, config: RetrainConfig) -> Traine
     cuts = group_folds(known.labels, known.groups, plan.folds, plan.repeats, plan.seed)
     stages = ("frozen features", "fine-tuned") if config.finetune_epochs else ("frozen features",)
     logits = np.empty((len(stages), plan.repeats, len(known.labels), material.classes))
+    temperatures = np.empty(logits.shape[1:3])
     for cut in cuts:
-        logits[:, cut.repeat, cut.test] = _fold(encoder, material, config, cut)[: len(stages)]
-    drawn = known.drawn
-    truth = np.tile(known.labels[drawn], plan.repeats)
-    stacked = {stage: logits[row][:, drawn].reshape(-1, material.classes) for row, stage in enumerate(stages)}
-    temperatures = {stage: fit_temperature(values, truth) for stage, values in stacked.items()}
-    losses = {stage: _log_loss(values / temperatures[stage], truth) for stage, values in stacked.items()}
+        found, temperature = _fold(encoder, material, config, cut)
+        logits[:, cut.repeat, cut.test] = found
+        temperatures[cut.repeat, cut.test] = temperature
+    truth = np.tile(known.labels[known.drawn], plan.repeats)
+    stacked = {stage: logits[row][:, known.drawn].reshape(-1, material.classes) for row, stage in enumerate(stages)}
+    losses = {stage: _log_loss(values / fit_temperature(values, truth), truth) for stage, values in stacked.items()}
     best = min(stages, key=lambda stage: losses[stage])
+    judged = OutOfFold(logits[stages.index(best)], temperatures, known.labels, known.groups, known.drawn, cuts)
+    calibrated = calibrate(judged, config.calibration, seed=config.seed)
     tuned = tune_head(known, material.classes, plan.folds, config.seed)
     head = fit_on_targets(tuned, known, material.pool, material.targets)
     model = Classifier(encoder, head)
     if best == "fine-tuned":
         maps = _maps(material, np.arange(len(known.labels)), np.arange(len(material.pool.groups)), material.targets)
         model = finetune(encoder, head, maps, config, config.seed)
-    out_of_fold = cross_fitted(logits[stages.index(best)], known.labels, cuts, drawn)[:, drawn]
-    return Trained(model, best, temperatures[best], out_of_fold, cuts, losses)
+    return Trained(model, best, tuned, calibrated, known.drawn, cuts, losses)
 
 
-def _fold(encoder: Encoder, material: Material, config: RetrainConfig, cut: Fold) -> Float:
-    """Logits (2, len(test), classes) of both stages, trained on a fold's training rows alone."""
+def _fold(encoder: Encoder, material: Material, config: RetrainConfig, cut: Fold) -> tuple[Float, float]:
+    """Logits (stages, len(test), classes), trained on a fold's training rows alone, over their head's temperature."""
     train_rows = material.known.take(cut.train)
     seed = cut.seed(config.seed)
     tuned = tune_head(train_rows, material.classes, config.cross_validation.folds, seed)
@@ -107,9 +127,10 @@ def _fold(encoder: Encoder, material: Material, config: RetrainConfig, cut: Fold
     head = fit_on_targets(tuned, train_rows, pool, targets)
     frozen = head.logits(material.known.vectors[cut.test])
     if not config.finetune_epochs:
-        return frozen[None]
+        return frozen[None] / tuned.temperature, tuned.temperature
     model = finetune(encoder, head, _maps(material, cut.train, left, targets), config, seed)
-    return np.stack([frozen, tail_logits(model, material.known_maps[torch.from_numpy(cut.test)])])
+    fine_tuned = tail_logits(model, material.known_maps[torch.from_numpy(cut.test)])
+    return np.stack([frozen, fine_tuned]) / tuned.temperature, tuned.temperature
 
 
 def _maps(material: Material, known_rows: Labels, pool_rows: Labels, targets: Targets) -> Maps:

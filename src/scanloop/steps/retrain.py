@@ -25,25 +25,26 @@ from scanloop.evaluation.comparison import Holdout, metric_intervals
 from scanloop.evaluation.intervals import Resampling
 from scanloop.learning.dataset import LEAST_GROUPS_TRIED, Known, Pool, answers, known_rows, require_classes
 from scanloop.learning.finetune import frozen_maps
+from scanloop.learning.honest import Honest, check_given_prior, make_honest
 from scanloop.learning.semisupervised.method import Targets
 from scanloop.learning.semisupervised.policy import SUPERVISED
 from scanloop.learning.semisupervised.recipe import Recipe
 from scanloop.learning.two_stage import Material, Trained, train
 from scanloop.provenance import digest
 from scanloop.semi_supervised_config import PseudoLabelConfig
-from scanloop.types import Image, Interval
+from scanloop.types import Half, Image, Interval
 
 REFERENCE_SLICES = 4
 
 
 @dataclass(frozen=True)
 class RetrainSummary:
-    """What was learnt from, the stage kept, its temperature and its out-of-fold macro-F1 with bounds."""
+    """What was learnt from, the stage kept, its calibrator's method and its out-of-fold macro-F1 with bounds."""
 
     labelled: int
     pseudo_labelled: int
     stage: str
-    temperature: float
+    calibration: str
     macro_f1: float
     macro_f1_low: float
     macro_f1_high: float
@@ -64,9 +65,10 @@ def retrain(
     """Bundle of a classifier trained in two stages and calibrated out of fold.
 
     First a head on frozen features, then the last two blocks and the head with discriminative learning rates; the
-    stage with the smaller out-of-fold log-loss is kept. The temperature comes from out-of-fold logits of the randomly
-    drawn labels alone, by repeated group cross-validation of the whole recipe, the pool's soft labels and promotions
-    included: each fold makes its own.
+    stage with the smaller out-of-fold log-loss is kept. The calibrator is chosen and fitted on out-of-fold logits of
+    the randomly drawn labels alone, by repeated group cross-validation of the whole recipe, what the pool teaches
+    included; so are the thresholds of the sets of classes. The shares of the classes in the pool are estimated and
+    written down, and probabilities are served for them only where `target_prior` says so.
 
     Args:
         config: Epochs, rates, folds.
@@ -80,11 +82,13 @@ def retrain(
 
     Raises:
         TooFewLabelsError: A class has fewer than three labelled groups.
+        ConfigError: `given_prior` does not name each class.
         LeakageError: A group crosses the splits, or a slice to learn from is held out.
     """
     net, preprocess = read_encoder(encoder)
     manifest, vectors = proven_manifest(catalog), read_embeddings(embeddings)
     facts = read_json(catalog / "catalog.json")
+    check_given_prior(config, facts["classes"])
     pushed_out = read_table(triage, "pushed_out.parquet")
     bought = answers(labels, pushed_out)
     known = known_rows(manifest, bought, facts["classes"], vectors, "train")
@@ -95,17 +99,22 @@ def retrain(
     maps = [loader.maps(ids) if config.finetune_epochs else torch.empty(0) for ids in (known.slice_ids, pool.slice_ids)]
     material = Material(known, maps[0], pool, maps[1], targets, recipe, len(facts["classes"]))
     trained = train(net, material, config)
-    metrics = _metrics(known, trained, config)
-    write_table(output, "out_of_fold.parquet", _out_of_fold_frame(known, trained, facts["classes"]))
+    honest = make_honest(
+        trained, known, _unlabelled(manifest, known, vectors, pushed_out, config), facts["classes"], config
+    )
+    metrics = _metrics(known, honest, config)
+    write_table(output, "out_of_fold.parquet", _out_of_fold_frame(known, trained, honest, facts["classes"]))
     write_table(output, "learnt.parquet", _learnt_frame(material))
     reference = loader.images(known.slice_ids[:: max(1, len(known.slice_ids) // REFERENCE_SLICES)][:REFERENCE_SLICES])
-    write_bundle(output, trained.model, _facts(trained, material, facts, preprocess, tuple(reference), metrics, config))
+    write_bundle(
+        output, trained.model, _facts(trained, honest, material, facts, preprocess, tuple(reference), metrics, config)
+    )
     f1 = metrics["macro_f1"]
     return RetrainSummary(
         len(known.labels),
         int((targets.weights > 0).sum()),
         trained.stage,
-        trained.temperature,
+        honest.calibrator.method,
         f1.value,
         f1.low,
         f1.high,
@@ -171,15 +180,25 @@ def _taught(
     return Pool(np.array(ids, dtype=object), vectors.of(ids), groups), targets, recipe
 
 
-def _metrics(known: Known, trained: Trained, config: RetrainConfig) -> dict[str, Interval]:
+def _unlabelled(
+    manifest: pd.DataFrame, known: Known, vectors: Embeddings, pushed_out: pd.DataFrame, config: RetrainConfig
+) -> Half:
+    """Embeddings of at most `prior_slices` of the pool, drawn by seed."""
+    left_out = {*known.slice_ids, *pushed_out["slice_id"]}
+    ids = manifest.loc[(manifest["split"] == "train") & ~manifest["slice_id"].isin(left_out), "slice_id"]
+    drawn = ids.sample(min(len(ids), config.prior_slices), random_state=config.seed).sort_index()
+    return vectors.of(drawn.tolist())
+
+
+def _metrics(known: Known, honest: Honest, config: RetrainConfig) -> dict[str, Interval]:
     holdout = Holdout(known.labels[known.drawn], known.groups[known.drawn])
-    probabilities = np.stack([probabilities_of(logits) for logits in trained.out_of_fold])
+    probabilities = np.stack([probabilities_of(logits) for logits in honest.out_of_fold])
     return metric_intervals(probabilities, holdout, Resampling(seed=config.seed))
 
 
-def _out_of_fold_frame(known: Known, trained: Trained, classes: list[str]) -> pd.DataFrame:
+def _out_of_fold_frame(known: Known, trained: Trained, honest: Honest, classes: list[str]) -> pd.DataFrame:
     drawn = np.flatnonzero(known.drawn)
-    fold_of = np.zeros((len(trained.out_of_fold), len(known.labels)), dtype=np.int64)
+    fold_of = np.zeros((len(honest.out_of_fold), len(known.labels)), dtype=np.int64)
     for cut in trained.cuts:
         fold_of[cut.repeat, cut.test] = cut.number
     frames = [
@@ -193,7 +212,7 @@ def _out_of_fold_frame(known: Known, trained: Trained, classes: list[str]) -> pd
                 "logits": list(logits),
             }
         )
-        for repeat, logits in enumerate(trained.out_of_fold)
+        for repeat, logits in enumerate(honest.out_of_fold)
     ]
     return pd.concat(frames, ignore_index=True)
 
@@ -210,6 +229,7 @@ def _learnt_frame(material: Material) -> pd.DataFrame:
 
 def _facts(
     trained: Trained,
+    honest: Honest,
     material: Material,
     catalog: dict[str, Any],
     preprocess: Preprocess,
@@ -220,10 +240,14 @@ def _facts(
     known, taught, classes = material.known, material.targets, tuple(catalog["classes"])
     drawn = known.drawn
     calibration = Calibration(
-        trained.temperature,
-        "temperature scaling on out-of-fold logits of randomly drawn labels, by repeated group cross-validation",
+        honest.calibrator,
+        f"{honest.calibrator.method} ({'chosen' if config.calibration == 'auto' else 'configured'}), on out-of-fold"
+        " logits of randomly drawn labels, by repeated group cross-validation",
         int(drawn.sum()),
         len(np.unique(known.groups[drawn])),
+        trained.calibrated.candidates,
+        trained.calibrated.gains,
+        honest.prior,
     )
     counts = {
         "labelled": _counts(known.labels, classes),
@@ -237,6 +261,7 @@ def _facts(
         positive_class=catalog["positive_class"],
         preprocess=preprocess,
         calibration=calibration,
+        conformal=honest.conformal,
         reference=reference,
         data_digest=digest([catalog["data_digest"], sorted(zip(known.slice_ids, known.labels.tolist(), strict=True))]),
         counts=counts,
