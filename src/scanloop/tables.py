@@ -49,6 +49,7 @@ TABLES: Mapping[str, pa.Schema] = {
     "confidence.parquet": pa.schema([
         ("slice_id", _string), ("side", _string), ("confidence", _float), ("positive", pa.bool_()),
     ]),
+    "map.parquet": pa.schema([("slice_id", _string), ("features", _string), ("x", _float), ("y", _float)]),
 }  # fmt: skip
 """Schema of every table, by file name. Unlabelled is a null label; `phash` of a blank slice is null; `bytes` of a
 source are those read for it.
@@ -58,4 +59,5 @@ that of the positive class, `probabilities` follows the classes in `catalog.json
 `given_label` what an expert said. In predictions `split` is also "cross_validation", where the row was predicted by
 models that never saw its group, and "pool". In confidences `side` is "reference" or "pool", `positive` whether the
 predicted class is the positive one. In `learnt.parquet` `source` is "labelled" or "pseudo_labelled".
+On the map `features` is "frozen" or "fine-tuned".
 """

@@ -30,6 +30,7 @@ from scanloop.evaluation.holdout import (
 )
 from scanloop.evaluation.intervals import Resampling
 from scanloop.evaluation.predictions import Archive, confidence_table, predictions_table
+from scanloop.steps.examination import Examined, bear_alterations, gain_from_labels, lay_out, part_holdout
 from scanloop.types import Float, Interval
 
 
@@ -56,7 +57,7 @@ class EvaluateSummary:
 
 
 @step("evaluation")
-def evaluate(
+def evaluate(  # noqa: PLR0913  a keyword for each artifact
     config: EvaluateConfig,
     *,
     catalog: Path,
@@ -64,6 +65,8 @@ def evaluate(
     pseudo_labels: Path,
     bundle: Path,
     baseline: Path,
+    embeddings: Path | None = None,
+    triage: Path | None = None,
     output: Path,
 ) -> EvaluateSummary:
     """Measure the model against the one without pseudo-labels, and predict every image of the archive.
@@ -77,12 +80,14 @@ def evaluate(
     a mean over repeats is an ensemble's confidence, which no single model has. Each looks like drift.
 
     Args:
-        config: Resamples, confidence and bins.
+        config: Resamples, confidence and bins, and what is looked at beside the metrics.
         catalog: Artifact of `ingest`.
         labels: Labels bought since; they belong to the training part.
         pseudo_labels: Artifact of `pseudo_label`.
         bundle: Model trained on the labels and the promoted pseudo-labels.
         baseline: Model trained on the labels alone.
+        embeddings: Artifact of `embed`; without, there is no learning curve and no map.
+        triage: Artifact of `triage`; without, clusters are no subgroups.
         output: Directory for the evaluation.
 
     Raises:
@@ -116,7 +121,22 @@ def evaluate(
     metrics = measure_arms(measurement, plan, model.classes, _deployed_arm(model))
     write_json(output / "metrics.json", metrics)
     write_json(output / "curves.json", _curves(measurement, metrics, model))
+    learnt = frozenset(read_learnt(bundle)["slice_id"])
+    seen = Examined(
+        config, catalog, manifest, model, bundle, learnt, measurement, metrics["deployed_arm"], embeddings, triage
+    )
+    _examine(seen, output)
     return _summary(metrics, len(table))
+
+
+def _examine(seen: Examined, output: Path) -> None:
+    """Write what is looked at beside the metrics."""
+    write_json(output / "robustness.json", bear_alterations(seen))
+    write_json(output / "subgroups.json", part_holdout(seen))
+    write_json(output / "learning_curve.json", gain_from_labels(seen))
+    about, points = lay_out(seen)
+    write_json(output / "map.json", about)
+    write_table(output, "map.parquet", points)
 
 
 @dataclass(frozen=True)
