@@ -38,7 +38,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def html(artifacts: dict[str, Path]) -> str:
-    return render(Material(artifacts, gallery=4), "A run <of> tests").html
+    return render(Material(artifacts, gallery=4, title="A run <of> tests")).html
 
 
 class Outline(HTMLParser):
@@ -152,7 +152,7 @@ def test_what_would_spoil_the_learning_is_told_with_its_figures(html: str) -> No
 
 
 def test_a_run_with_a_catalog_alone_says_which_step_writes_the_rest(artifacts: dict[str, Path]) -> None:
-    page = render(Material({"catalog": artifacts["catalog"]}), "Begun")
+    page = render(Material({"catalog": artifacts["catalog"]}, title="Begun"))
     outline = outline_of(page.html)
     assert (outline.faults, outline.open) == ([], [])
     assert page.missing == [
@@ -164,7 +164,7 @@ def test_a_run_with_a_catalog_alone_says_which_step_writes_the_rest(artifacts: d
 
 
 def test_the_same_artifacts_give_the_same_page(html: str, artifacts: dict[str, Path]) -> None:
-    assert render(Material(artifacts, gallery=4), "A run <of> tests").html == html
+    assert render(Material(artifacts, gallery=4, title="A run <of> tests")).html == html
 
 
 def test_the_step_writes_the_page_and_counts_what_it_shows(artifacts: dict[str, Path], tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_an_undefined_metric_is_called_undefined(artifacts: dict[str, Path], tmp
     write_json(tmp_path / "metrics.json", measure_arms(measurement, Resampling(100), CLASSES, "supervised"))
     drawn = {"supervised": curves(arm, holdout, CLASSES, CLASSES[0])}
     write_json(tmp_path / "curves.json", {"positive_class": CLASSES[0], "arms": drawn})
-    page = render(Material({"catalog": artifacts["catalog"], "evaluation": tmp_path}), "One class").html
+    page = render(Material({"catalog": artifacts["catalog"], "evaluation": tmp_path}, title="One class")).html
     assert "undefined" in page
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL).lower().replace("provenance", "")
 
@@ -193,7 +193,7 @@ def changed(artifacts: dict[str, Path], folder: Path, name: str, file: str, **ch
     """Page of the run with other values in one JSON file."""
     copy = shutil.copytree(artifacts[name], folder / name)
     write_json(copy / file, read_json(copy / file) | changes)
-    return render(Material(artifacts | {name: copy}), "Changed").html
+    return render(Material(artifacts | {name: copy}, title="Changed")).html
 
 
 def test_the_page_says_where_the_gate_and_the_comparison_stand_on_the_same_images(

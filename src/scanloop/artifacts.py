@@ -47,7 +47,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "promotion": ("promotion.json",),
     "drift": ("drift.json", "drift.html"),
     "account": ("ledger.json",),
-    "report": ("report.html", "MODEL_CARD.md", "DATASET_CARD.md", "environment.json"),
+    "report": ("report.html", "DATASET_CARD.md", "environment.json"),
 }  # fmt: skip
 """Files that each kind of artifact must hold, by kind."""
 
