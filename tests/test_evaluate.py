@@ -15,7 +15,8 @@ from scanloop.config import EvaluateConfig
 from scanloop.errors import ArtifactError, BundleError, LeakageError, TooFewLabelsError
 from scanloop.evaluation.calibration import equal_mass_error
 from scanloop.evaluation.holdout import mean_probabilities
-from scanloop.steps.evaluate import Scorer, evaluate
+from scanloop.steps.evaluate import evaluate
+from scanloop.steps.scoring import Scorer
 
 CONFIG = EvaluateConfig(resamples=200, seed=1)
 

@@ -52,6 +52,7 @@ class ExternalConfig(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     bins: int = Field(10, ge=2, description="Bins of ECE")
     threshold: float = Field(0.5, gt=0, lt=1, description="Of the positive class's probability; two classes only")
+    split: Literal["all", "train", "validation", "test"] = Field("all", description="Split of the set that judges")
     classes: dict[str, str] = Field({}, description="Class of the bundle for each class of the set, where names differ")
 
 
