@@ -37,7 +37,7 @@ def test_a_curve_is_the_mean_over_draws_of_heads_that_learn_from_the_share() -> 
 
     found = learning_curve([[(train, test)]] * 4, learn, known.labels, known.groups, PLAN, 2)
     assert [point["share"] for point in found["points"]] == list(SHARES)
-    assert [point["groups"] for point in found["points"]] == [6, 10, 20, 34, 50]  # of each class in proportion
+    assert [point["groups"] for point in found["points"]] == [4, 10, 20, 36, 50]  # of each class in proportion
     assert len(seen) == 20
     scores = [
         f1_score(known.labels[test], learn(train[nested(known.labels[train], known.groups[train], 0.2, draw)], test, 0)

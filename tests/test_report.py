@@ -135,14 +135,23 @@ def test_the_verdict_says_what_was_decided_and_why_with_n_interval_and_cost(
     assert "€1.10, 0.02% of its cap of €5,000" in verdict
 
 
-def test_the_gallery_shows_the_queued_pixels(html: str, artifacts: dict[str, Path]) -> None:
+def test_the_galleries_show_the_queued_pixels_and_those_of_the_surest_errors(
+    html: str, artifacts: dict[str, Path]
+) -> None:
     manifest = read_table(artifacts["catalog"], "manifest")
     stored = stored_slices(artifacts["catalog"], manifest)
-    shown = re.findall(r'<img src="data:image/png;base64,([^"]+)"', html)
-    queued = read_table(artifacts["queue"], "queue.parquet")["slice_id"][:4]
-    assert len(shown) == 4
-    for slice_id, payload in zip(queued, shown, strict=True):
-        np.testing.assert_array_equal(np.array(PIL.Image.open(io.BytesIO(base64.b64decode(payload)))), stored[slice_id])
+    queued = read_table(artifacts["queue"], "queue.parquet")["slice_id"][:4].tolist()
+    table = read_table(artifacts["evaluation"], "predictions.parquet").dropna(subset="given_label")
+    wrong = table[table["label"] != table["given_label"]].sort_values("confidence", ascending=False)
+    false = [wrong.loc[wrong["label"] == name, "slice_id"].tolist() for name in ("cancer $a$", "normal & <b>")]
+    assert min(map(len, false)) > 0
+    for anchor, expected in (("queue", queued), ("errors", [*false[0], *false[1]])):
+        section = html.partition(f'<section id="{anchor}"')[2].partition("</section>")[0]
+        shown = re.findall(r'<img src="data:image/png;base64,([^"]+)"', section)
+        for slice_id, payload in zip(expected, shown, strict=True):
+            np.testing.assert_array_equal(
+                np.array(PIL.Image.open(io.BytesIO(base64.b64decode(payload)))), stored[slice_id]
+            )
 
 
 def test_what_would_spoil_the_learning_is_told_with_its_figures(html: str) -> None:
