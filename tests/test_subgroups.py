@@ -87,4 +87,4 @@ def test_numbers_of_many_values_become_thirds_and_text_stays() -> None:
     assert found["age"].isna().sum() == 3
     sizes = found["age"].value_counts()
     assert sizes.tolist() == [9, 9, 9]
-    assert sorted(sizes.index) == ["28.67 to 37.33", "above 37.33", "up to 28.67"]
+    assert sorted(sizes.index) == ["lowest third, to 28.67", "middle third, to 37.33", "top third, above 37.33"]

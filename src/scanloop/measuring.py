@@ -63,7 +63,7 @@ class ReportConfig(Section):
     gallery: int = Field(12, ge=0, le=100, description="Queued images shown")
     errors: int = Field(8, ge=0, le=100, description="Misclassified images shown of each kind, the surest first")
     intended_use: str = Field(
-        "Sorting images of the archive on which it was trained, for its readers and engineers. Not a medical device.",
+        "Sorting images of the archive on which it was trained, for its readers and engineers.",
         min_length=1,
         description="What the cards say that model and data are for",
     )

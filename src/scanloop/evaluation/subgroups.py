@@ -57,7 +57,7 @@ def _parts(column: pd.Series) -> pd.Series:
     if numbers.nunique() <= FEW_VALUES or numbers.notna().sum() < column.notna().sum():
         return column.map(lambda value: None if pd.isna(value) else str(value)).astype(object)
     low, high = np.quantile(numbers.dropna(), [1 / 3, 2 / 3])
-    names = (f"up to {low:.4g}", f"{low:.4g} to {high:.4g}", f"above {high:.4g}")
+    names = (f"lowest third, to {low:.4g}", f"middle third, to {high:.4g}", f"top third, above {high:.4g}")
     third = np.where(numbers <= low, 0, np.where(numbers <= high, 1, 2))
     return pd.Series(
         [None if pd.isna(number) else names[part] for number, part in zip(numbers, third, strict=True)], dtype=object
