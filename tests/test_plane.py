@@ -30,6 +30,16 @@ def test_clouds_that_lie_apart_lie_apart_on_the_map_and_the_map_is_the_same_twic
     assert (labels[distances.argmin(axis=1)] == labels).all()
 
 
+@pytest.mark.integration  # numba compiles for half a minute
+def test_umap_keeps_clouds_apart_and_is_the_same_twice() -> None:
+    pytest.importorskip("umap")
+    vectors, labels = clouds()
+    points = to_plane(vectors, "umap", 3)
+    np.testing.assert_array_equal(points, to_plane(vectors, "umap", 3))
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2) + np.where(np.eye(60), np.inf, 0)
+    assert (labels[distances.argmin(axis=1)] == labels).all()
+
+
 def test_umap_that_is_not_installed_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(ConfigError, match=r"scanloop\[umap\]"):

@@ -21,7 +21,7 @@ PACKAGE_ROOT = Path(__file__).parent
 PACKAGES = (
     "evidently", "great-expectations", "mlflow", "numpy", "onnx", "onnxruntime", "onnxscript", "openvino", "pandas",
     "pillow", "pyarrow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",
-    "safetensors", "scikit-learn", "scipy", "simplejpeg", "torch", "torchvision",
+    "safetensors", "scikit-learn", "scipy", "simplejpeg", "torch", "torchvision", "umap-learn",
 )  # fmt: skip
 """Packages whose version can change a result."""
 
