@@ -14,10 +14,12 @@ def evaluate(
     bundle: Input[Model],
     baseline: Input[Model],
     output: Output[Artifact],
+    embeddings: Input[Dataset] = None,
+    triage: Input[Artifact] = None,
     run_folder: str = "",
     code: str = "",
 ) -> None:
-    """Measure both arms on the hold-out with intervals, and predict every image.
+    """Measure both arms on the hold-out with intervals and from other sides, and predict every image.
 
     Args:
         config: Section of the run's configuration, as JSON.
@@ -27,6 +29,8 @@ def evaluate(
         bundle: Artifact of `retrain`, with pseudo-labels.
         baseline: Artifact of `retrain`, on labels alone.
         output: The evaluation.
+        embeddings: Artifact of `embed`.
+        triage: Artifact of `triage`.
         run_folder: Folder of a local run, which receives the artifact under its name; empty in the cluster.
         code: Digest of the submitter's library; part of KFP's cache key, and checked against the image.
     """
@@ -44,5 +48,7 @@ def evaluate(
         pseudo_labels=Path(pseudo_labels.path),
         bundle=Path(bundle.path),
         baseline=Path(baseline.path),
+        embeddings=Path(embeddings.path) if embeddings else None,
+        triage=Path(triage.path) if triage else None,
         output=Path(output.path),
     )

@@ -91,6 +91,8 @@ def improve_part(settings: Settings, configs: dict[str, Any], given: dict[str, A
         pseudo_labels=pseudo_labels,
         bundle=bundle,
         baseline=baseline,
+        embeddings=embeddings,
+        triage=given["triage"],
     )
     promotion = settings.task(promote, configs["promote"], catalog=catalog, bundle=bundle, evaluation=evaluation)
     return {

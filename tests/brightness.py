@@ -14,6 +14,7 @@ from scanloop.archive.shards import ShardWriter
 from scanloop.artifacts import read_table, write_json, write_table
 from scanloop.bundle.facts import BundleFacts, Calibration
 from scanloop.bundle.write import write_bundle
+from scanloop.embedding.cache import write_vectors
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.types import Image
 
@@ -128,3 +129,17 @@ def new_run(folder: Path, test: bool, promoted: bool = True, learnt: int = 2) ->
         )  # fmt: skip
         write_bundle(folder / name, Brightness(bias), facts)
     return {name: seal(folder / name) for name in INPUTS}
+
+
+def new_embeddings(folder: Path, catalog: Path) -> Path:
+    """Vectors of the slices: mean and spread of their values, and noise."""
+    manifest, draw = read_table(catalog, "manifest"), np.random.default_rng(6)
+    vectors = np.stack([[image.mean() / 40, image.std() / 5, *draw.normal(size=6)] for image in draw_slices(60)[0]])
+    index, files = manifest[["slice_id", "shard"]].copy(), {}
+    index["row"] = index.groupby("shard").cumcount()
+    for shard, rows in index.groupby("shard"):
+        files[shard] = f"{shard}.safetensors"
+        write_vectors(folder / files[shard], vectors[rows.index].astype(np.float16))
+    write_table(folder, "index.parquet", index)
+    write_json(folder / "embeddings.json", {"dimension": 8, "files": files})
+    return seal(folder)

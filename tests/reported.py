@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,14 @@ import PIL.Image
 
 from scanloop.archive.shards import ShardWriter
 from scanloop.artifacts import write_bytes, write_json, write_table
+from scanloop.evaluation.alterations import ALTERATIONS
 from scanloop.evaluation.comparison import Holdout
 from scanloop.evaluation.curves import curves
 from scanloop.evaluation.holdout import Measurement, measure_arms
 from scanloop.evaluation.intervals import Resampling
+from scanloop.evaluation.learning_curve import learning_curve
+from scanloop.evaluation.robustness import Subjects, robustness
+from scanloop.evaluation.subgroups import subgroups
 
 SCRIPT = "scans/<script>alert(1)<script>.png"
 CLASSES = ("cancer $a$", "normal & <b>")
@@ -59,7 +63,46 @@ def new_evaluation(folder: Path, manifest: pd.DataFrame) -> Mapping[str, dict[st
     drawn = {arm: curves(values, holdout, CLASSES, CLASSES[0]) for arm, values in arms.items()}
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "curves.json", {"positive_class": CLASSES[0], "deployed_arm": "semi_supervised", "arms": drawn})
+    new_predictions(folder, manifest, arms["supervised"][0])
+    new_depth(folder, manifest, arms["semi_supervised"], holdout)
     return metrics
+
+
+def new_predictions(folder: Path, manifest: pd.DataFrame, probabilities: np.ndarray) -> None:
+    """The labelled slices as they were predicted out of fold; the others all like the first class."""
+    values = np.concatenate([probabilities, np.tile([0.7, 0.3], (len(manifest) - len(probabilities), 1))])
+    rows = {
+        "slice_id": manifest["slice_id"], "uri": manifest["slice_id"], "given_label": manifest["label"],
+        "split": np.where(manifest["label"].notna(), "cross_validation", "pool"),
+        "label": np.array(CLASSES, dtype=object)[values.argmax(axis=1)], "probability": values[:, 0],
+        "confidence": values.max(axis=1), "probabilities": values.tolist(), "promoted": False, "reason": "labelled",
+    }  # fmt: skip
+    write_table(folder, "predictions.parquet", pd.DataFrame(rows))
+
+
+def new_depth(folder: Path, manifest: pd.DataFrame, arm: np.ndarray, holdout: Holdout) -> None:
+    """What lies behind the metrics, of a model that reads the brightness of its images."""
+    plan, images = Resampling(100), [np.full((8, 8), 8 * row, np.uint8) for row in range(30)]
+
+    def predict(batch: Sequence[np.ndarray]) -> np.ndarray:
+        bright = 1 / (1 + np.exp((np.array([image.mean() for image in batch]) - 100) / 30))
+        return np.stack([bright, 1 - bright], axis=1)
+
+    subjects = Subjects("test", manifest["slice_id"][:30].tolist(), holdout.groups, holdout.labels, images)
+    write_json(folder / "robustness.json", robustness(predict, subjects, plan, 10, ALTERATIONS[:4]))
+    parts = {"site <b>": pd.Series(["a"] * 16 + ["b"] * 12 + [None, "c"], dtype=object)}
+    write_json(folder / "subgroups.json", subgroups(arm, holdout, parts, plan, 3))
+    cut = (np.arange(20), np.arange(20, 30))
+    curve = learning_curve(
+        [[cut]] * 2, lambda _, test, seed: arm[seed, test], holdout.labels, holdout.groups, plan, len(CLASSES)
+    )
+    write_json(folder / "learning_curve.json", curve | {"labelled": 20})
+    agreement = {"frozen": {"neighbour_agreement": None}, "fine-tuned": {"neighbour_agreement": None}}
+    write_json(folder / "map.json", {
+        "method": "tsne", "images": 30, "holdout_learnt_from": True, "features": agreement,
+    })  # fmt: skip
+    points = pd.DataFrame({"slice_id": manifest["slice_id"][:30], "x": np.arange(30.0), "y": np.arange(30.0) % 7})
+    write_table(folder, "map.parquet", pd.concat([points.assign(features=name) for name in agreement]))
 
 
 def new_triage(folder: Path, manifest: pd.DataFrame) -> None:
@@ -150,7 +193,13 @@ def new_operations(root: Path) -> None:
     ledger = {"entries": [{"step": "encoder", "seconds": 61.0, "eur": 0.0005}], "total_eur": 1.1005, "seconds": 61.0}
     ledger |= {"labels": 2, "label_eur": 1.1, "cap_eur": 5000.0, "node": "cpu-2core"}
     write_json(root / "account" / "ledger.json", ledger)
-    write_json(root / "bundle" / "bundle.json", {})
+    about = {
+        "architecture": "smallcnn + linear head, fine-tuned", "encoder": "smallcnn", "data_digest": "e" * 64,
+        "training": {"stage": "fine-tuned"}, "counts": {"labelled": {CLASSES[0]: 15, CLASSES[1]: 1501}},
+    }  # fmt: skip
+    write_json(root / "bundle" / "bundle.json", about)
+    write_json(root / "bundle" / "classes.json", {"classes": CLASSES, "positive_class": CLASSES[0]})
+    write_json(root / "bundle" / "calibration.json", {"method": "none", "temperature": 1.25, "n": 30, "groups": 15})
     write_json(root / "baseline" / "bundle.json", {})
 
 

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from brightness import CLASSES, draw_slices, new_run, seal
+from brightness import CLASSES, draw_slices, new_embeddings, new_run, seal
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
-from scanloop.artifacts import read_json, read_table, write_table
+from scanloop.artifacts import KINDS, read_json, read_table, write_table
 from scanloop.bundle.read import read_bundle
 from scanloop.config import EvaluateConfig
 from scanloop.errors import ArtifactError, BundleError, LeakageError, TooFewLabelsError
 from scanloop.evaluation.calibration import equal_mass_error
 from scanloop.evaluation.holdout import mean_probabilities
-from scanloop.steps.evaluate import Scorer, evaluate
+from scanloop.steps.evaluate import evaluate
+from scanloop.steps.scoring import Scorer
 
 CONFIG = EvaluateConfig(resamples=200, seed=1)
 
@@ -132,9 +133,11 @@ def test_the_watch_on_drift_compares_the_head_s_own_word_on_the_hold_out_and_on_
 
 
 def test_two_runs_leave_the_same_bytes(with_test: dict[str, Path], tmp_path: Path) -> None:
+    embeddings = new_embeddings(tmp_path / "embeddings", with_test["catalog"])
     for name in ("one", "two"):
-        evaluate(CONFIG, **with_test, output=tmp_path / name)
-    for file in ("metrics.json", "predictions.parquet", "confidence.parquet", "curves.json"):
+        evaluate(CONFIG, **with_test, embeddings=embeddings, output=tmp_path / name)
+    assert len(read_table(tmp_path / "one", "map.parquet")) > 0
+    for file in KINDS["evaluation"]:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 

@@ -26,7 +26,7 @@ from scanloop.steps.report import report
 VOID = {"meta", "img", "wbr", "br", "path", "use", "rect", "stop", "link"}
 ANCHORS = [
     "verdict", "intake", "checks", "encoder", "triage", "purity", "queue", "pseudo-labels", "arms", "performance",
-    "promotion", "drift", "money", "provenance",
+    "errors", "robustness", "subgroups", "labels-gain", "map", "promotion", "drift", "money", "cards", "provenance",
 ]  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def html(artifacts: dict[str, Path]) -> str:
-    return render(Material(artifacts, gallery=4), "A run <of> tests").html
+    return render(Material(artifacts, gallery=4, title="A run <of> tests")).html
 
 
 class Outline(HTMLParser):
@@ -75,7 +75,7 @@ def outline_of(html: str) -> Outline:
 def test_every_section_is_there_in_its_order(html: str) -> None:
     outline = outline_of(html)
     assert [attributes["id"] for tag, attributes in outline.tags if tag == "section"] == ANCHORS
-    links = [attributes["href"] for tag, attributes in outline.tags if tag == "a"]
+    links = [attributes["href"] for tag, attributes in outline.tags if tag == "a" and "download" not in attributes]
     assert links == ["#verdict", *(f"#{anchor}" for anchor in ANCHORS[1:])]
     assert "writes this section" not in html
 
@@ -85,7 +85,9 @@ def test_tags_are_nested_and_ids_are_unique(html: str) -> None:
     assert (outline.faults, outline.open) == ([], [])
     ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    targets = [attributes["href"] for _, attributes in outline.tags if "href" in attributes]
+    targets = [
+        attributes["href"] for _, attributes in outline.tags if "href" in attributes and "download" not in attributes
+    ]
     assert {target.removeprefix("#") for target in targets} <= set(ids)
 
 
@@ -95,7 +97,8 @@ def test_nothing_is_asked_for_from_outside(html: str) -> None:
         value for _, attributes in outline.tags for name, value in attributes.items() if name in ("src", "href")
     ]
     assert addresses
-    assert all(address.startswith(("#", "data:image/png;base64,")) for address in addresses)
+    allowed = ("#", "data:image/png;base64,", "data:text/markdown;charset=utf-8;base64,")
+    assert all(address.startswith(allowed) for address in addresses)
     assert all(address.startswith("#") for address in re.findall(r"url\(\s*['\"]?([^)'\"]*)", html))
     assert not [tag for tag, _ in outline.tags if tag in ("script", "link", "iframe", "object", "embed", "image")]
     assert "@import" not in html
@@ -114,9 +117,9 @@ def test_what_comes_from_files_is_escaped(html: str) -> None:
 def test_every_figure_and_image_has_words_for_those_who_cannot_see_it(html: str) -> None:
     outline = outline_of(html)
     figures = [attributes for tag, attributes in outline.tags if attributes.get("role") == "img"]
-    assert len(figures) == 8
+    assert len(figures) == 11
     assert all(len(figure["aria-label"] or "") > 20 for figure in figures)
-    assert len(re.findall(r"<figcaption>[^<]{40,}", html)) == 9
+    assert len(re.findall(r"<figcaption>[^<]{40,}", html)) == 14
     assert all(attributes["alt"] for tag, attributes in outline.tags if tag == "img")
 
 
@@ -132,14 +135,23 @@ def test_the_verdict_says_what_was_decided_and_why_with_n_interval_and_cost(
     assert "€1.10, 0.02% of its cap of €5,000" in verdict
 
 
-def test_the_gallery_shows_the_queued_pixels(html: str, artifacts: dict[str, Path]) -> None:
+def test_the_galleries_show_the_queued_pixels_and_those_of_the_surest_errors(
+    html: str, artifacts: dict[str, Path]
+) -> None:
     manifest = read_table(artifacts["catalog"], "manifest")
     stored = stored_slices(artifacts["catalog"], manifest)
-    shown = re.findall(r'<img src="data:image/png;base64,([^"]+)"', html)
-    queued = read_table(artifacts["queue"], "queue.parquet")["slice_id"][:4]
-    assert len(shown) == 4
-    for slice_id, payload in zip(queued, shown, strict=True):
-        np.testing.assert_array_equal(np.array(PIL.Image.open(io.BytesIO(base64.b64decode(payload)))), stored[slice_id])
+    queued = read_table(artifacts["queue"], "queue.parquet")["slice_id"][:4].tolist()
+    table = read_table(artifacts["evaluation"], "predictions.parquet").dropna(subset="given_label")
+    wrong = table[table["label"] != table["given_label"]].sort_values("confidence", ascending=False)
+    false = [wrong.loc[wrong["label"] == name, "slice_id"].tolist() for name in ("cancer $a$", "normal & <b>")]
+    assert min(map(len, false)) > 0
+    for anchor, expected in (("queue", queued), ("errors", [*false[0], *false[1]])):
+        section = html.partition(f'<section id="{anchor}"')[2].partition("</section>")[0]
+        shown = re.findall(r'<img src="data:image/png;base64,([^"]+)"', section)
+        for slice_id, payload in zip(expected, shown, strict=True):
+            np.testing.assert_array_equal(
+                np.array(PIL.Image.open(io.BytesIO(base64.b64decode(payload)))), stored[slice_id]
+            )
 
 
 def test_what_would_spoil_the_learning_is_told_with_its_figures(html: str) -> None:
@@ -152,24 +164,27 @@ def test_what_would_spoil_the_learning_is_told_with_its_figures(html: str) -> No
 
 
 def test_a_run_with_a_catalog_alone_says_which_step_writes_the_rest(artifacts: dict[str, Path]) -> None:
-    page = render(Material({"catalog": artifacts["catalog"]}), "Begun")
+    page = render(Material({"catalog": artifacts["catalog"]}, title="Begun"))
     outline = outline_of(page.html)
     assert (outline.faults, outline.open) == ([], [])
     assert page.missing == [
-        "validate", "pretrain", "triage", "triage", "acquire", "pseudo_label", "evaluate", "evaluate", "promote",
+        "validate", "pretrain", "triage", "triage", "acquire", "pseudo_label", *["evaluate"] * 7, "promote",
         "detect_drift", "account",
     ]  # fmt: skip
     assert "Not decided yet" in page.html
-    assert page.html.count("writes this section") == len(page.missing) == len(SECTIONS) - 2
+    assert page.html.count("writes this section") == len(page.missing) == len(SECTIONS) - 3
 
 
 def test_the_same_artifacts_give_the_same_page(html: str, artifacts: dict[str, Path]) -> None:
-    assert render(Material(artifacts, gallery=4), "A run <of> tests").html == html
+    assert render(Material(artifacts, gallery=4, title="A run <of> tests")).html == html
 
 
 def test_the_step_writes_the_page_and_counts_what_it_shows(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    table = read_table(artifacts["evaluation"], "predictions.parquet").dropna(subset="given_label")
+    wrong = int((table["label"] != table["given_label"]).sum())
+    assert wrong > 0
     summary = report(ReportConfig(gallery=3), **artifacts, output=tmp_path / "report")
-    assert (summary.sections, summary.missing, summary.figures, summary.images) == (13, [], 8, 3)
+    assert (summary.sections, summary.missing, summary.figures, summary.images) == (19, [], 11, 3 + wrong)
     assert summary.decision == "refused"
     assert (tmp_path / "report" / "report.html").read_text().startswith("<!DOCTYPE html>")
 
@@ -184,7 +199,7 @@ def test_an_undefined_metric_is_called_undefined(artifacts: dict[str, Path], tmp
     write_json(tmp_path / "metrics.json", measure_arms(measurement, Resampling(100), CLASSES, "supervised"))
     drawn = {"supervised": curves(arm, holdout, CLASSES, CLASSES[0])}
     write_json(tmp_path / "curves.json", {"positive_class": CLASSES[0], "arms": drawn})
-    page = render(Material({"catalog": artifacts["catalog"], "evaluation": tmp_path}), "One class").html
+    page = render(Material({"catalog": artifacts["catalog"], "evaluation": tmp_path}, title="One class")).html
     assert "undefined" in page
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL).lower().replace("provenance", "")
 
@@ -193,7 +208,7 @@ def changed(artifacts: dict[str, Path], folder: Path, name: str, file: str, **ch
     """Page of the run with other values in one JSON file."""
     copy = shutil.copytree(artifacts[name], folder / name)
     write_json(copy / file, read_json(copy / file) | changes)
-    return render(Material(artifacts | {name: copy}), "Changed").html
+    return render(Material(artifacts | {name: copy}, title="Changed")).html
 
 
 def test_the_page_says_where_the_gate_and_the_comparison_stand_on_the_same_images(

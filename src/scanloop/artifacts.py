@@ -39,15 +39,19 @@ KINDS: Mapping[str, tuple[str, ...]] = {
         "model.safetensors", "model.onnx", "calibration.json", "conformal.json", "classes.json", "preprocess.json",
         "reference.npz", "MODEL_CARD.md", "bundle.json", "out_of_fold.parquet", "learnt.parquet",
     ),
-    "evaluation": ("metrics.json", "predictions.parquet", "confidence.parquet", "curves.json"),
+    "evaluation": (
+        "metrics.json", "predictions.parquet", "confidence.parquet", "curves.json", "robustness.json", "subgroups.json",
+        "learning_curve.json", "map.json", "map.parquet",
+    ),
+    "external": ("external.json", "predictions.parquet"),
     "promotion": ("promotion.json",),
     "drift": ("drift.json", "drift.html"),
     "account": ("ledger.json",),
-    "report": ("report.html",),
+    "report": ("report.html", "DATASET_CARD.md", "environment.json"),
 }  # fmt: skip
 """Files that each kind of artifact must hold, by kind."""
 
-EXEMPT_NAMES = ("run.json", "ledger.json", "seen.parquet")
+EXEMPT_NAMES = ("run.json", "ledger.json", "seen.parquet", "environment.json")
 EXEMPT_SUFFIXES = (".html", ".css", ".js")
 """Files that hold a machine's or a clock's facts; every other file is the same, byte for byte, in every run."""
 

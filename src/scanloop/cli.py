@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scanloop import __version__, forget_command, study_command, unpromote_command
+from scanloop import __version__, external_command, forget_command, study_command, unpromote_command
 from scanloop.config import STEPS
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError
@@ -109,6 +109,9 @@ app.command("search", epilog=SEARCH_EXAMPLES)(search)
 app.command("forget", help=forget_command.HELP, epilog=forget_command.EXAMPLES)(forget_command.forget)
 app.command("unpromote", help=unpromote_command.HELP, epilog=unpromote_command.EXAMPLES)(unpromote_command.unpromote)
 app.command("study", help=study_command.HELP, epilog=study_command.EXAMPLES)(study_command.study)
+app.command("validate-external", help=external_command.HELP, epilog=external_command.EXAMPLES)(
+    external_command.validate_external
+)
 
 
 @app.command(epilog="Example: scanloop check configs/demo.yaml")

@@ -6,6 +6,9 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from scanloop.honesty import HonestySection
+from scanloop.measuring import EvaluateConfig as EvaluateConfig  # noqa: PLC0414  handed on: a section as any other
+from scanloop.measuring import ExternalConfig as ExternalConfig  # noqa: PLC0414
+from scanloop.measuring import ReportConfig as ReportConfig  # noqa: PLC0414
 from scanloop.pretrain_config import PretrainConfig as PretrainConfig  # noqa: PLC0414  # part of this module
 from scanloop.semi_supervised_config import CrossValidation, PseudoLabelConfig
 from scanloop.sources import (
@@ -125,14 +128,6 @@ class RetrainConfig(HonestySection):
     cross_validation: CrossValidation = CrossValidation()
 
 
-class EvaluateConfig(Section):
-    """How the intervals are computed."""
-
-    resamples: int = Field(1000, ge=100)
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    bins: int = Field(10, ge=2, description="Bins of ECE and of the reliability diagram")
-
-
 class PromoteConfig(Section):
     """When a challenger becomes champion."""
 
@@ -168,13 +163,6 @@ class AccountConfig(Section):
     node: str = Field("cpu-2core", description="Row of the price table")
     cap_eur: Positive = 5000.0
     imported: tuple[str, ...] = Field((), description="Artifacts that an earlier run paid; a pipeline names its own")
-
-
-class ReportConfig(Section):
-    """What the report shows."""
-
-    title: str = "scanloop"
-    gallery: int = Field(12, ge=0, le=100, description="Queued images shown")
 
 
 class StorageConfig(Section):

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ PACKAGE_ROOT = Path(__file__).parent
 PACKAGES = (
     "evidently", "great-expectations", "mlflow", "numpy", "onnx", "onnxruntime", "onnxscript", "openvino", "pandas",
     "pillow", "pyarrow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",
-    "safetensors", "scikit-learn", "scipy", "simplejpeg", "torch", "torchvision",
+    "safetensors", "scikit-learn", "scipy", "simplejpeg", "torch", "torchvision", "umap-learn",
 )  # fmt: skip
 """Packages whose version can change a result."""
 
@@ -123,13 +124,33 @@ def packages() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The machine, without what identifies it: processor, cores, system and Python."""
+    """The machine, without what identifies it: processor, threads, system and Python; the GPU where torch uses one."""
     return {
         "processor": platform.machine(),
+        "processor_model": _processor_model(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "not limited"),
         "cores": usable_cores(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-    }
+    } | _gpu()
+
+
+def _processor_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _gpu() -> dict[str, str]:
+    """The GPU that a step could use, where it has loaded torch; empty elsewhere."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    facts = torch.cuda.get_device_properties(0)
+    memory = f"{facts.total_memory / 2**30:.0f} GiB"
+    return {"gpu": f"{facts.name}, {memory}, capability {facts.major}.{facts.minor}, CUDA {torch.version.cuda}"}
 
 
 def _module_file(name: str) -> Path | None:

@@ -49,6 +49,7 @@ TABLES: Mapping[str, pa.Schema] = {
     "confidence.parquet": pa.schema([
         ("slice_id", _string), ("side", _string), ("confidence", _float), ("positive", pa.bool_()),
     ]),
+    "map.parquet": pa.schema([("slice_id", _string), ("features", _string), ("x", _float), ("y", _float)]),
 }  # fmt: skip
 """Schema of every table, by file name. Unlabelled is a null label; `phash` of a blank slice is null; `bytes` of a
 source are those read for it.
@@ -61,4 +62,5 @@ predicted class is the positive one. In `learnt.parquet` `source` is "labelled" 
 `purpose` of a queued or bought label is "train", where the image was chosen, or "audit", where it was drawn at random.
 `soft` is what retraining learns a pool image as, by class, and `weight` how much that counts against a given label;
 both are null for what was not drawn to be learnt from.
+On the map `features` is "frozen" or "fine-tuned".
 """

@@ -1,5 +1,6 @@
 """What a section of the page is made of; the template draws each kind of block."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
@@ -131,7 +132,20 @@ class Note:
     engineer: bool = False
 
 
-Block: TypeAlias = Table | Facts | Pictures | Bars | Gallery | Note
+@dataclass(frozen=True)
+class Downloads:
+    """Text files that the page holds whole: (name, text, remark)."""
+
+    kind: ClassVar[str] = "downloads"
+    files: Sequence[tuple[str, str, str]]
+
+    def entries(self) -> list[tuple[str, str, str]]:
+        """Name, data URI and remark of each file."""
+        head = "data:text/markdown;charset=utf-8;base64,"
+        return [(name, head + base64.b64encode(text.encode()).decode(), remark) for name, text, remark in self.files]
+
+
+Block: TypeAlias = Table | Facts | Pictures | Bars | Gallery | Note | Downloads
 
 
 @dataclass(frozen=True)

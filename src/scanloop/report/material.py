@@ -18,10 +18,18 @@ class Material:
     Attributes:
         artifacts: Directory of each artifact that exists, by name.
         gallery: Queued images to show.
+        errors: Misclassified images to show of each kind.
+        title: Heading of page and cards.
+        intended_use: What the cards say that model and data are for.
+        licence: Of the data, as the cards say it.
     """
 
     artifacts: Mapping[str, Path]
     gallery: int = 12
+    errors: int = 8
+    title: str = "scanloop"
+    intended_use: str = "not stated"
+    licence: str = "not stated"
 
     def __contains__(self, name: str) -> bool:
         """Whether the run left this artifact."""

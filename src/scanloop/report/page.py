@@ -7,7 +7,19 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from scanloop.report import accounting, decision, intake, performance, pool, purity, representation, selection
+from scanloop.report import (
+    accounting,
+    cards,
+    decision,
+    depth,
+    errors,
+    intake,
+    performance,
+    pool,
+    purity,
+    representation,
+    selection,
+)
 from scanloop.report.blocks import Block, Gallery, Pictures, Section
 from scanloop.report.material import Material
 from scanloop.report.verdict import verdict
@@ -24,9 +36,15 @@ SECTIONS = (
     pool.pseudo_labels,
     performance.arms,
     performance.performance,
+    errors.errors,
+    depth.robustness,
+    depth.subgroups,
+    depth.learning_curve,
+    depth.feature_map,
     decision.promotion,
     decision.drift,
     accounting.money,
+    cards.cards,
     accounting.provenance,
 )
 """Sections in the order of the page, which is that of the loop."""
@@ -64,12 +82,11 @@ class Page:
         return [block for section in self.sections for block in section.blocks]
 
 
-def render(material: Material, title: str) -> Page:
+def render(material: Material) -> Page:
     """Page of a run, self-contained: style, figures and images stand inside it, and there is no script.
 
     Args:
-        material: Artifacts of the run.
-        title: Heading of the page.
+        material: Artifacts of the run, and the heading of the page.
     """
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -81,6 +98,6 @@ def render(material: Material, title: str) -> Page:
     sections = [section(material) for section in SECTIONS]
     style = Markup((FOLDER / "style.css").read_text())  # noqa: S704  our own file
     html = environment.get_template("page.html.j2").render(
-        title=title, style=style, verdict=verdict(material), sections=sections
+        title=material.title, style=style, verdict=verdict(material), sections=sections
     )
     return Page(html, sections)

@@ -113,7 +113,7 @@ def holdout_words(metrics: Mapping[str, Any]) -> str:
     return f"{size}, each judged by models that never saw its group (cross-validation, done {repeats})"
 
 
-def _noise_words(material: Material) -> str:
+def noise_words(material: Material) -> str:
     """What the ECE would be by chance alone, at this number of images."""
     honest = material.metrics.get("calibration", {}).get(material.metrics.get("deployed_arm"))
     if not honest:
@@ -150,7 +150,7 @@ def _pictures(material: Material, drawn: Mapping[str, Any]) -> list[Picture]:
             "reliability",
             f"Reliability diagram; ECE {error}.",
             "Whether the model's confidence can be believed. Points on the dashed line are honest; below it the model "
-            "promises too much. The bars count the images." + _noise_words(material),
+            "promises too much. The bars count the images." + noise_words(material),
         ),
         Picture.drawn(
             figures.confusion_figure(matrix, classes, sample),

@@ -1,19 +1,11 @@
 """The page's section on the labels that are worth buying from experts."""
 
-import base64
-import io
-
 import pandas as pd
-import PIL.Image
 
-from scanloop.archive.shards import iterate_shards
 from scanloop.report.blocks import Block, Facts, Gallery, Section, Thumbnail
 from scanloop.report.material import Material
 from scanloop.report.numbers import count, counted, euros, number, sentence
-from scanloop.types import Image
-
-THUMBNAIL_PX = 240
-"""Longest side of an image on the page: twice what is shown, for dense screens."""
+from scanloop.report.thumbnails import images_of, short_names, thumbnail_uri
 
 
 def queue(material: Material) -> Section:
@@ -42,24 +34,10 @@ def queue(material: Material) -> Section:
     return Section(anchor, title, steps, lead, blocks)
 
 
-def thumbnail_uri(image: Image) -> str:
-    """Image as a PNG in a data URI, shrunk to the page's size."""
-    picture = PIL.Image.fromarray(image)
-    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), PIL.Image.Resampling.BOX)
-    sink = io.BytesIO()
-    picture.save(sink, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode()
-
-
 def _gallery(material: Material, rows: pd.DataFrame) -> Gallery:
-    manifest = material.manifest[material.manifest["slice_id"].isin(set(rows["slice_id"]))]
-    images = {
-        slice_id: image
-        for _, slice_ids, block in iterate_shards(material.artifacts["catalog"], manifest)
-        for slice_id, image in zip(slice_ids, block, strict=True)
-    }
+    images = images_of(material, rows["slice_id"])
     shown_rows = rows[rows["slice_id"].isin(set(images))].to_dict("records")
-    names = _short_names([material.uris.get(row["slice_id"], row["slice_id"]) for row in shown_rows])
+    names = short_names([material.uris.get(row["slice_id"], row["slice_id"]) for row in shown_rows])
     thumbnails = [
         Thumbnail(
             thumbnail_uri(images[row["slice_id"]]),
@@ -71,11 +49,3 @@ def _gallery(material: Material, rows: pd.DataFrame) -> Gallery:
     ]
     shown = counted(len(thumbnails), "image")
     return Gallery(f"The first {shown} of the queue, as the model sees them, with price and reason.", thumbnails)
-
-
-def _short_names(uris: list[str]) -> list[str]:
-    """Last part of each uri, with the folder before it where two would read the same."""
-    names = [uri.rstrip("/").rpartition("/")[2] for uri in uris]
-    if len(set(names)) == len(names):
-        return names
-    return ["/".join(uri.rstrip("/").split("/")[-2:]) for uri in uris]

@@ -1,6 +1,5 @@
 """Evaluate: both arms on the hold-out, every metric with an interval by group, and a prediction for every image."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from scanloop.archive.shards import iterate_shards
 from scanloop.archive.splits import assert_learnt_from_train, proven_manifest
-from scanloop.artifacts import read_table, write_bytes, write_json, write_table
+from scanloop.artifacts import read_table, write_json, write_table
 from scanloop.build import scratch, step
 from scanloop.bundle.predict import Bundle
 from scanloop.bundle.read import read_bundle, read_learnt
@@ -30,7 +27,9 @@ from scanloop.evaluation.holdout import (
 )
 from scanloop.evaluation.intervals import Resampling
 from scanloop.evaluation.predictions import Archive, confidence_table, predictions_table
-from scanloop.types import Float, Interval
+from scanloop.steps.examination import Examined, bear_alterations, gain_from_labels, lay_out, part_holdout
+from scanloop.steps.scoring import Scorer
+from scanloop.types import Interval
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class EvaluateSummary:
 
 
 @step("evaluation")
-def evaluate(
+def evaluate(  # noqa: PLR0913  a keyword for each artifact
     config: EvaluateConfig,
     *,
     catalog: Path,
@@ -64,6 +63,8 @@ def evaluate(
     pseudo_labels: Path,
     bundle: Path,
     baseline: Path,
+    embeddings: Path | None = None,
+    triage: Path | None = None,
     output: Path,
 ) -> EvaluateSummary:
     """Measure the model against the one without pseudo-labels, and predict every image of the archive.
@@ -77,12 +78,14 @@ def evaluate(
     a mean over repeats is an ensemble's confidence, which no single model has. Each looks like drift.
 
     Args:
-        config: Resamples, confidence and bins.
+        config: Resamples, confidence and bins, and what is looked at beside the metrics.
         catalog: Artifact of `ingest`.
         labels: Labels bought since; they belong to the training part.
         pseudo_labels: Artifact of `pseudo_label`.
         bundle: Model trained on the labels and the promoted pseudo-labels.
         baseline: Model trained on the labels alone.
+        embeddings: Artifact of `embed`; without, there is no learning curve and no map.
+        triage: Artifact of `triage`; without, clusters are no subgroups.
         output: Directory for the evaluation.
 
     Raises:
@@ -116,46 +119,22 @@ def evaluate(
     metrics = measure_arms(measurement, plan, model.classes, _deployed_arm(model))
     write_json(output / "metrics.json", metrics)
     write_json(output / "curves.json", _curves(measurement, metrics, model))
+    learnt = frozenset(read_learnt(bundle)["slice_id"])
+    seen = Examined(
+        config, catalog, manifest, model, bundle, learnt, measurement, metrics["deployed_arm"], embeddings, triage
+    )
+    _examine(seen, output)
     return _summary(metrics, len(table))
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """Predicts slices of a catalog shard by shard; each shard is kept, and a killed run finds it again.
-
-    Attributes:
-        catalog: Artifact that holds the shards.
-        folder: Where the shards' probabilities are kept while the step runs.
-    """
-
-    catalog: Path
-    folder: Path
-
-    def __call__(self, model: Bundle, rows: pd.DataFrame, name: str = "bundle") -> pd.Series:
-        """Probabilities (classes,) by slice_id of some rows of the manifest.
-
-        Raises:
-            BundleError: A probability is not a number.
-        """
-        found: dict[str, Float] = {}
-        with tqdm(total=len(rows), desc=f"evaluate {name}", unit="slice", mininterval=2) as bar:
-            for shard, members in rows.groupby("shard", sort=False):
-                kept = self.folder / name / f"{shard}.npy"
-                if not kept.exists():
-                    write_bytes(kept, self._predict(model, members))
-                block = np.load(kept, allow_pickle=False)
-                found |= dict(zip(members["slice_id"], block, strict=True))
-                bar.update(len(members))
-        return pd.Series(found, dtype=object)
-
-    def _predict(self, model: Bundle, members: pd.DataFrame) -> bytes:
-        ((shard, _, images),) = iterate_shards(self.catalog, members)
-        probabilities = model.predict(images)
-        if not np.isfinite(probabilities).all():
-            raise BundleError(f"the model gives no number for a slice of {shard}; run retrain again")
-        sink = io.BytesIO()
-        np.save(sink, probabilities, allow_pickle=False)
-        return sink.getvalue()
+def _examine(seen: Examined, output: Path) -> None:
+    """Write what is looked at beside the metrics."""
+    write_json(output / "robustness.json", bear_alterations(seen))
+    write_json(output / "subgroups.json", part_holdout(seen))
+    write_json(output / "learning_curve.json", gain_from_labels(seen))
+    about, points = lay_out(seen)
+    write_json(output / "map.json", about)
+    write_table(output, "map.parquet", points)
 
 
 def _on_test(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from scanloop.artifacts import write_bytes
+from scanloop.artifacts import write_bytes, write_json
 from scanloop.build import step
 from scanloop.config import ReportConfig
 
@@ -49,8 +49,11 @@ def report(  # noqa: PLR0913  a keyword for each kind of artifact that the page 
 ) -> ReportSummary:
     """Write `report.html`, self-contained: it opens from a mail or a USB stick and asks for nothing from outside.
 
+    Beside it stand `DATASET_CARD.md`, `MODEL_CARD.md` where there is a model, and `environment.json`: machine,
+    packages, seeds and digests of configurations behind every artifact.
+
     Args:
-        config: Title, and how many queued images are shown.
+        config: Title, how many images are shown, and what the cards say of use and licence.
         catalog: Artifact of `ingest`.
         validation: A section says which step would write it where an artifact is not given; so with all that follow.
         encoder: See validation.
@@ -70,6 +73,8 @@ def report(  # noqa: PLR0913  a keyword for each kind of artifact that the page 
     Raises:
         ArtifactError: A given artifact is broken or not whole.
     """
+    from scanloop.report.cards import written
+    from scanloop.report.environment import environment
     from scanloop.report.material import Material
     from scanloop.report.page import render
 
@@ -78,8 +83,13 @@ def report(  # noqa: PLR0913  a keyword for each kind of artifact that the page 
         "queue": queue, "labels": labels, "pseudo_labels": pseudo_labels, "baseline": baseline, "bundle": bundle,
         "evaluation": evaluation, "promotion": promotion, "drift": drift, "account": account,
     }  # fmt: skip
-    material = Material({name: path for name, path in artifacts.items() if path is not None}, config.gallery)
-    page = render(material, config.title)
+    there = {name: path for name, path in artifacts.items() if path is not None}
+    words = {"title": config.title, "intended_use": config.intended_use, "licence": config.licence}
+    material = Material(there, config.gallery, config.errors, **words)
+    page = render(material)
     write_bytes(output / "report.html", page.html.encode())
+    for name, text in written(material).items():
+        write_bytes(output / name, text.encode())
+    write_json(output / "environment.json", environment(there))
     decision = str(material.json("promotion", "promotion.json").get("decision", "undecided"))
     return ReportSummary(len(page.sections) - len(page.missing), page.missing, page.figures, page.images, decision)
