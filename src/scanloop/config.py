@@ -1,10 +1,10 @@
 """A run's configuration: one section a step, each value with its type, its range and its default."""
 
 from typing import Annotated, ClassVar, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from scanloop.judging import OperatingPointsConfig, PromoteConfig
 from scanloop.sources import (
     DicomSource,
     FolderSource,
@@ -169,28 +169,7 @@ class EvaluateConfig(Section):
     resamples: int = Field(1000, ge=100)
     confidence: float = Field(0.95, gt=0.5, lt=1)
     bins: int = Field(10, ge=2, description="Bins of ECE and of the reliability diagram")
-
-
-class PromoteConfig(Section):
-    """When a challenger becomes champion."""
-
-    model_config = ConfigDict(hide_input_in_errors=True)  # a password may stand in what is refused
-
-    min_f1: Share = Field(0.88, description="Least lower bound of macro-F1")
-    margin: Share = Field(0.02, description="Largest loss against the champion, at the lower bound of the difference")
-    min_groups: int = Field(100, ge=2, description="Fewer hold-out groups are refused")
-    model_name: str = Field("scanloop", min_length=1)
-    tracking_uri: str | None = Field(None, description="MLflow; an SQLite file beside the artifacts when not given")
-
-    @field_validator("tracking_uri")
-    @classmethod
-    def _holds_no_password(cls, uri: str | None) -> str | None:
-        if uri is not None and urlsplit(uri).netloc and "@" in uri:
-            raise ValueError(
-                "a user or password here would be stored with every artifact: leave it out, and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment of the steps"
-            )
-        return uri
+    operating_points: OperatingPointsConfig = OperatingPointsConfig()
 
 
 class DetectDriftConfig(Section):
