@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from scanloop.judging import OperatingPointsConfig, PromoteConfig
+from scanloop.judging import OperatingPointsConfig
+from scanloop.judging import PromoteConfig as PromoteConfig  # noqa: PLC0414 - handed on aloud: mypy asks for it
 from scanloop.sources import (
     DicomSource,
     FolderSource,

@@ -1,4 +1,4 @@
-"""MLflow: every decided model is a version, every decision and every look at a hold-out a run; aliases name champions."""
+"""MLflow: a decided model is a version, each decision and each look at a hold-out a run; aliases name champions."""
 
 import os
 import uuid
@@ -104,9 +104,9 @@ class Registry:
     def look(self, holdout: str, key: str, most: int) -> int:
         """Number of this look at a hold-out, from 1: how many models it has judged, this one included.
 
-        It is written down before looks are counted. So of two at the same time each sees itself, and the one that counts
-        last sees both: a look may be counted as a later one, never as an earlier one, and no lock is needed. A model that
-        was judged there before keeps its number. One look too many is not written down, since nothing is judged.
+        It is written down before looks are counted. So of two at the same time each sees itself, and the one that
+        counts last sees both: a look may be counted as a later one, never as an earlier one, and no lock is needed. A
+        model that was judged there before keeps its number. One look too many is not written down: nothing is judged.
 
         Args:
             holdout: Digest of the hold-out.
@@ -165,7 +165,7 @@ class Registry:
         return found
 
     def _looks(self, experiment: str, holdout: str) -> dict[str, tuple[str, int | None]]:
-        """Run and number, where it has one yet, of each key that was judged on a hold-out; the first where it was twice."""
+        """Run and number, where it has one yet, of each key that a hold-out judged; the first run of two."""
         found: dict[str, tuple[str, int | None]] = {}
         for run in self._runs(experiment, HOLDOUT_TAG, holdout):
             number = run.data.tags.get(LOOK_TAG)

@@ -11,8 +11,8 @@ from scanloop.types import Interval
 def f1_lower_bound(judged: Judged, tail: float, seed: int) -> float:
     """Lower bound of macro-F1 from exact bounds of every class's precision and recall.
 
-    F1 of a class is the harmonic mean of its recall and precision, each a proportion with a Clopper-Pearson bound (1934,
-    doi:10.1093/biomet/26.4.404) on one image of each group. All of them hold at once with the error rate that is asked
+    F1 of a class is the harmonic mean of its recall and precision, each a proportion with a Clopper-Pearson bound
+    (1934, doi:10.1093/biomet/26.4.404) on one image of each group. All hold at once with the error rate that is asked
     for, since each gets its share of it (Bonferroni); their mean over the classes is then a bound, and a loose one.
 
     Args:
@@ -39,8 +39,9 @@ def f1_lower_bound(judged: Judged, tail: float, seed: int) -> float:
 def at_tail(interval: Interval, tail: float) -> float:
     """Lower bound of an interval at another one-sided error rate, where what it was computed from is not at hand.
 
-    The distance from value to bound grows as the normal quantile does; that of an exact interval, which is that of events
-    too rare to be seen, as the logarithm of the error rate does. A larger error rate than the interval's changes nothing.
+    The distance from value to bound grows as the normal quantile does; that of an exact interval, which is that of
+    events too rare to be seen, as the logarithm of the error rate does. A larger error rate than the interval's changes
+    nothing.
 
     >>> round(at_tail(Interval(0.95, 0.9, 0.98, 200, 200), 0.0125), 3)
     0.893

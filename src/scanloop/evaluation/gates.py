@@ -62,8 +62,8 @@ def looks_check(look: int, config: PromoteConfig) -> Check:
     sentence = f"this is look {look} of {config.max_looks} at this hold-out"
     if not passed:
         sentence = (
-            f"this hold-out has judged {look - 1} models, and promote.max_looks allows {config.max_looks}: collect a new "
-            "hold-out (new groups, drawn at random and labelled), since whoever tries often enough passes by luck"
+            f"this hold-out has judged {look - 1} models, and promote.max_looks allows {config.max_looks}: collect a "
+            "new hold-out (new groups, drawn at random and labelled), since whoever tries often enough passes by luck"
         )
     return Check("looks at the hold-out", passed, look, config.max_looks, sentence)
 
@@ -108,8 +108,8 @@ def rival_checks(name: str, ours: Judged, classes: Sequence[str], rival: Rival, 
     """Challenger against a champion on the hold-out images that both were measured on, paired by group.
 
     Two conditions, since each is blind where the other is not. The bound by bootstrap of whole groups knows that images
-    of a group err together; it is too narrow where few groups tell the models apart. The chance that a challenger worse by
-    the margin would look this good is computed where that is true, on one image of each group.
+    of a group err together; it is too narrow where few groups tell the models apart. The chance that a challenger worse
+    by the margin would look this good is computed where that is true, on one image of each group.
 
     Neither holds where they know other classes, or the same in another order: nothing could be compared.
 
@@ -125,7 +125,8 @@ def rival_checks(name: str, ours: Judged, classes: Sequence[str], rival: Rival, 
         return [_other_classes(name, classes, rival.classes)]
     both = against(ours, rival.predictions)
     if both.count < config.min_groups:
-        sentence = f"champion and challenger share {both.count} hold-out groups; {config.min_groups} are needed to compare them"
+        shared = f"champion and challenger share {both.count} hold-out groups"
+        sentence = f"{shared}; {config.min_groups} are needed to compare them"
         return [Check(name, False, both.count, config.min_groups, sentence)]
     assert both.rival is not None
     same = np.array_equal(both.probabilities, both.rival)
@@ -150,7 +151,7 @@ def best_champion_checks(
 
     None may be better by more than the margin. That is one claim of each, and all must be shown, so no error rate is
     divided among them (intersection-union test, Berger 1982, doi:10.1080/00401706.1982.10487790). Told are the checks
-    against the one that came off best. Champions of other classes, or that too few images are shared with, are left out.
+    against the one that came off best. Champions of other classes, or that share too few images, are left out.
 
     Args:
         ours: The challenger on its hold-out.
@@ -206,9 +207,9 @@ def _by_chance(name: str, p_value: float, tail: float, sentence: str, groups: in
 def _other_classes(name: str, classes: Sequence[str], theirs: Sequence[str]) -> Check:
     agreeing = sum(ours == other for ours, other in zip(classes, theirs, strict=False))
     sentence = (
-        f"the champion tells apart {', '.join(theirs)} and the challenger {', '.join(classes)}, in this order: they cannot "
-        "be compared; begin a line of its own under another promote.model_name, or train the challenger on the champion's "
-        "classes"
+        f"the champion tells apart {', '.join(theirs)} and the challenger {', '.join(classes)}, in this order: they "
+        "cannot be compared; begin a line of its own under another promote.model_name, or train the challenger on the "
+        "champion's classes"
     )
     return Check(name, False, agreeing, max(len(classes), len(theirs)), sentence)
 

@@ -47,8 +47,8 @@ class Judged:
 def judged_rows(predictions: pd.DataFrame, manifest: pd.DataFrame, classes: Sequence[str]) -> Judged:
     """The hold-out as a model's `predictions.parquet` tells of it.
 
-    A label that was bought later never judges, though its image is held out of a fold: it was bought because a model was
-    unsure of it. The truth is therefore the manifest's label, and rows without one are left out.
+    A label that was bought later never judges, though its image is held out of a fold: it was bought because a model
+    was unsure of it. The truth is therefore the manifest's label, and rows without one are left out.
 
     Args:
         predictions: `predictions.parquet`.

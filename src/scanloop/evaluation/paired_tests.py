@@ -96,7 +96,7 @@ def clustered_areas(scores: Float, positive: Labels, groups: Groups) -> tuple[Fl
     """AUROCs (models,) and their covariance (models, models) over groups.
 
     Placements come from midranks (Sun and Xu 2014, doi:10.1109/LSP.2014.2337313), so time grows as n log n. Their sums
-    within a group are the units (Obuchowski 1997, doi:10.2307/2533958): a group with images of both kinds counts in both.
+    within a group are the units (Obuchowski 1997, doi:10.2307/2533958): a group with images of both kinds counts twice.
 
     Args:
         scores: (models, n) scores of the positive class.

@@ -124,11 +124,11 @@ def tilted_p_value(found: Tally, statistic: Statistic, bound: float, tail: float
     """How often a hold-out would look this good, if the truth were only just as bad as the bound.
 
     Resamples are drawn from the groups at hand, reweighted by an exponential tilt so that the statistic is the bound
-    (Efron 1981, doi:10.2307/3314608). Unlike an interval's resamples these come from where the null hypothesis holds; with
-    few disagreements that matters: an interval around "two losses in 300" is too narrow, since two is what it is centred on.
+    (Efron 1981, doi:10.2307/3314608). Unlike an interval's resamples these come from where the null hypothesis holds;
+    with few disagreements that matters: an interval around "two losses in 300" is too narrow, as two is its centre.
 
-    What was not seen could not be drawn. So one group is added on which the model loses where a loss costs most; without
-    any loss the result is then what the binomial distribution says of none in n.
+    What was not seen could not be drawn. So one group is added on which the model loses where a loss costs most; with
+    no loss the result is then what the binomial distribution says of none in n.
 
     Args:
         found: Counts, of independent images: one a group.

@@ -44,9 +44,9 @@ class PromoteSummary:
 def promote(config: PromoteConfig, *, catalog: Path, bundle: Path, evaluation: Path, output: Path) -> PromoteSummary:
     """Decision about a bundle, written down first and then carried out in the MLflow registry.
 
-    Promoted only if the hold-out may judge one model more and has enough independent groups, the lower bound of macro-F1
-    reaches the minimum, pseudo-labels did no harm, and nothing is lost against the champion or any champion before it,
-    each at a confidence bound that counts the looks at this hold-out. A refused model is registered as challenger. Each
+    Promoted only if the hold-out may judge one model more and has enough independent groups, the lower bound of
+    macro-F1 reaches the minimum, pseudo-labels did no harm, and nothing is lost against the champion or any before
+    it, each at a confidence bound that counts the looks at this hold-out. A refused model is registered as challenger. Each
     decision is a run in MLflow; docs/statistics.md lists what it holds.
 
     The champion itself, judged again under stricter bounds and refused, stays champion: taking a model out of service,
@@ -127,7 +127,8 @@ def _decide(case: _Case) -> dict[str, Any]:
     champion = registry.champion()
     judged_again = champion is not None and champion.tags.get(KEY_TAG) == case.key
     has_rival = champion is not None and not judged_again
-    checks, tests = [looks_check(look, config)], {}
+    checks = [looks_check(look, config)]
+    tests: dict[str, Any] = {}
     if checks[0].passed:
         checks += _own_checks(case, tail)
         if has_rival:
