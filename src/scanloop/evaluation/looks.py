@@ -7,7 +7,8 @@ most of it; Bonferroni would ask as much of the first look as of the last.
 
 That bounds the chance that any of the models is promoted by luck where none was made with what earlier looks said.
 Those who choose the next model by the last figures learn from the hold-out (Dwork et al. 2015,
-doi:10.1126/science.aaa9375; Blum and Hardt 2015, arXiv:1502.04585); no correction of this size undoes it, so looks are bounded as well.
+doi:10.1126/science.aaa9375; Blum and Hardt 2015, arXiv:1502.04585); no correction of this size undoes it, so looks are
+bounded as well.
 """
 
 

@@ -46,8 +46,8 @@ def promote(config: PromoteConfig, *, catalog: Path, bundle: Path, evaluation: P
 
     Promoted only if the hold-out may judge one model more and has enough independent groups, the lower bound of
     macro-F1 reaches the minimum, pseudo-labels did no harm, and nothing is lost against the champion or any before
-    it, each at a confidence bound that counts the looks at this hold-out. A refused model is registered as challenger. Each
-    decision is a run in MLflow; docs/statistics.md lists what it holds.
+    it, each at a confidence bound that counts the looks at this hold-out. A refused model is registered as challenger.
+    Each decision is a run in MLflow; docs/statistics.md lists what it holds.
 
     The champion itself, judged again under stricter bounds and refused, stays champion: taking a model out of service,
     with none to follow it, is a decision for people. The decision is "refused", its reason says that the champion no
