@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import beta
 
 from scanloop.judging import OperatingPointsConfig
-from scanloop.types import Float, Groups, Interval, Labels
+from scanloop.types import Float, Groups, Interval
+
+Flags: TypeAlias = npt.NDArray[np.bool_]
+"""(n,) bool."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Scored:
     """
 
     scores: Float
-    positive: Labels
+    positive: Flags
     groups: Groups
     folds: Groups | None = None
 
@@ -58,8 +63,8 @@ class OperatingPoint:
     elsewhere: dict[str, Interval | float] | None
 
 
-def threshold_for(target: str, rate: float, scores: Float, positive: Labels) -> float:
-    """Largest threshold with at least this true-positive rate ("tpr"), or smallest with at most this false-positive one.
+def threshold_for(target: str, rate: float, scores: Float, positive: Flags) -> float:
+    """Largest threshold of at least this true-positive rate ("tpr"), or smallest of at most this false-positive rate.
 
     It lies midway to the next score, so that rounding cannot tip an image over.
 
@@ -99,7 +104,7 @@ def operating_points(
     return [_point(target, rate, chosen, judged, chosen_on, config) for target, rate in targets]
 
 
-def clustered_proportion(right: Labels, groups: Groups, confidence: float) -> Interval:
+def clustered_proportion(right: Flags, groups: Groups, confidence: float) -> Interval:
     """Clopper-Pearson interval of a share at the effective sample size (Korn and Graubard 1998).
 
     Images of one group agree more than chance has it: n is divided by what that adds to the variance (design effect, at
@@ -163,7 +168,7 @@ def _point(
     if judged.folds is not None:
         called = _by_other_folds(target, rate, judged)
 
-    def share(of: Labels, right: Labels) -> Interval:
+    def share(of: Flags, right: Flags) -> Interval:
         return clustered_proportion(right[of], judged.groups[of], config.confidence)
 
     tpr, fpr = share(judged.positive, called), share(~judged.positive, called)
@@ -177,7 +182,7 @@ def _point(
     )  # fmt: skip
 
 
-def _by_other_folds(target: str, rate: float, judged: Scored) -> Labels:
+def _by_other_folds(target: str, rate: float, judged: Scored) -> Flags:
     """Whether each image is called positive at the threshold of the folds that it was not held out in."""
     called = np.zeros(len(judged.scores), dtype=bool)
     assert judged.folds is not None
