@@ -47,7 +47,7 @@ def at_tail(interval: Interval, tail: float) -> float:
     0.893
     """
     at_hand = (1 - interval.confidence) / 2
-    if tail >= at_hand:
+    if tail >= at_hand * (1 - 1e-9):
         return interval.low
     ratio = np.log(tail) / np.log(at_hand) if interval.method == "exact" else ndtri(tail) / ndtri(at_hand)
     return float(interval.value - (interval.value - interval.low) * ratio)
