@@ -24,7 +24,8 @@ def blocks(material: Material) -> list[Block]:
         rows.append((aim, number(point["threshold"]), *(Term(interval(point[name]), of) for name, of in rates)))
     heads = ("Chosen for", "Threshold#", "TPR#", "FPR#", "PPV#", "NPV#")
     first = points[0]
-    said = f"Thresholds come from {_CHOSEN[first['chosen_on']]} (n = {count(first['chosen_n'])}), rates from the hold-out, "
+    origin = f"{_CHOSEN[first['chosen_on']]} (n = {count(first['chosen_n'])})"
+    said = f"Thresholds come from {origin}, rates from the hold-out, "
     said += f"where the positive class has a share of {percent(first['prevalence'])}."
     for point in points:
         if elsewhere := point.get("elsewhere"):
