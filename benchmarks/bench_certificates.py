@@ -92,7 +92,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure each set in turn; print the figures as JSON."""
-    from scanloop.semi_supervised_config import PseudoLabelConfig
+    from scanloop.sections.pool import PseudoLabelConfig
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--splits", type=int, default=200)

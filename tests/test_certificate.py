@@ -13,7 +13,7 @@ from scanloop.learning.dataset import Known
 from scanloop.learning.heads import tune_head
 from scanloop.learning.promotion import decide, group_share
 from scanloop.learning.pseudo_labels import propose
-from scanloop.semi_supervised_config import PseudoLabelConfig
+from scanloop.sections.pool import PseudoLabelConfig
 
 NONE = np.empty(0, dtype=np.int64)
 

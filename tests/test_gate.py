@@ -5,7 +5,18 @@ import pandas as pd
 import pytest
 
 from scanloop.config import PromoteConfig, PseudoLabelConfig
-from scanloop.evaluation.gates import champion_check, hold_out_checks
+from scanloop.evaluation.exact import at_tail, f1_lower_bound
+from scanloop.evaluation.gates import (
+    CHAMPION_CHECK,
+    Check,
+    Rival,
+    best_champion_checks,
+    hold_out_checks,
+    looks_check,
+    rival_checks,
+)
+from scanloop.evaluation.intervals import exact_interval
+from scanloop.evaluation.judged import Judged, against, holdout_digest, judged_rows
 from scanloop.learning.gate import judge
 from scanloop.learning.trial import Trial
 from scanloop.types import Interval
@@ -81,12 +92,24 @@ def test_a_hold_out_without_one_of_the_classes_proves_nothing() -> None:
     assert not judge(Trial(labels, np.arange(300), said, said, "validation"), CONFIG).passed
 
 
-def f1(low: float, n: int = 200) -> Interval:
-    return Interval(0.95, low, 0.99, n, n)
+def f1(low: float, n: int = 200, method: str = "bootstrap") -> Interval:
+    return Interval(0.95, low, 0.99, n, n, method=method)
+
+
+def judged(labels: np.ndarray, wrong: int, size: int = 2, seed: int = 0) -> Judged:
+    ids = np.array([f"s{row:05d}" for row in range(len(labels))])
+    return Judged(ids, labels, np.arange(len(labels)) // size, arm(labels, wrong, seed)[0])
+
+
+GOOD = judged(np.arange(400) // 2 % 2, wrong=4)
+
+
+def own_checks(f1: Interval, groups: int = 200, gain: Interval | None = None, rows: Judged = GOOD) -> dict[str, Check]:
+    return {check.name: check for check in hold_out_checks(f1, rows, groups, gain, 0.025, PROMOTE)}
 
 
 def test_ninety_nine_groups_are_one_too_few_and_the_check_says_so() -> None:
-    few, enough = (hold_out_checks(f1(0.9), groups, None, PROMOTE)[0] for groups in (99, 100))
+    few, enough = (own_checks(f1(0.9), groups)["hold-out groups"] for groups in (99, 100))
     assert not few.passed
     assert "99 independent groups, 1 fewer than the 100" in few.sentence
     assert enough.passed
@@ -95,60 +118,116 @@ def test_ninety_nine_groups_are_one_too_few_and_the_check_says_so() -> None:
 
 @pytest.mark.parametrize(("low", "passed"), [(0.88, True), (0.8799, False), (float("nan"), False)])
 def test_the_lower_bound_decides_and_not_the_value(low: float, passed: bool) -> None:
-    assert hold_out_checks(f1(low), 200, None, PROMOTE)[1].passed is passed
+    assert own_checks(f1(low))["macro-F1"].passed is passed
 
 
 @pytest.mark.parametrize(("low", "passed"), [(-0.02, True), (-0.021, False), (0.1, True), (float("nan"), False)])
 def test_pseudo_labels_must_do_no_harm_at_the_lower_bound(low: float, passed: bool) -> None:
-    checks = hold_out_checks(f1(0.9), 200, Interval(0.05, low, 0.2, 200, 200), PROMOTE)
-    assert [check.passed for check in checks] == [True, True, passed]
-    assert len(hold_out_checks(f1(0.9), 200, None, PROMOTE)) == 2
+    checks = own_checks(f1(0.9), gain=Interval(0.05, low, 0.2, 200, 200))
+    assert [check.passed for check in checks.values()] == [True, True, True, passed]
+    assert len(own_checks(f1(0.9))) == 3
 
 
-def predictions(labels: np.ndarray, probabilities: np.ndarray, split: str = "test") -> pd.DataFrame:
-    names = np.array(["cancer", "normal"])
+def test_perfect_predictions_of_five_images_pass_no_check_on_f1_though_their_bootstrap_says_one() -> None:
+    perfect = judged(np.arange(5) % 2, wrong=0, size=1)
+    checks = own_checks(Interval(1.0, 1.0, 1.0, 5, 5, method="exact"), rows=perfect)
+    assert [checks[name].passed for name in ("macro-F1", "macro-F1 by chance")] == [False, False]
+    assert checks["macro-F1"].value < 0.4
+    assert own_checks(f1(0.95))["macro-F1 by chance"].passed
+
+
+def test_the_exact_bound_is_clopper_pearson_of_each_class_s_precision_and_recall() -> None:
+    rows = judged(np.repeat([0, 1], [60, 140]), wrong=9, size=1)
+    said, bounds = rows.probabilities.argmax(axis=1), []
+    for label in (0, 1):
+        right = ((said == label) & (rows.labels == label)).sum()
+        recall, precision = (exact_interval(int(right), int(n), 1 - 0.05 / 4).low
+                             for n in ((rows.labels == label).sum(), (said == label).sum()))  # fmt: skip
+        bounds.append(2 / (1 / recall + 1 / precision))
+    assert f1_lower_bound(rows, 0.025, 0) == pytest.approx(np.mean(bounds))
+
+
+def test_a_bound_moves_away_as_the_error_rate_falls_and_never_closer() -> None:
+    interval, exact = f1(0.9), f1(0.9, method="exact")
+    assert at_tail(interval, 0.025) == at_tail(interval, 0.2) == 0.9
+    lows = [at_tail(interval, tail) for tail in (0.0125, 0.004, 0.001)]
+    assert sorted(lows, reverse=True) == lows
+    assert at_tail(exact, 0.001) < lows[-1]
+
+
+def test_a_look_too_many_is_refused_and_says_what_to_collect() -> None:
+    config = PROMOTE.model_copy(update={"max_looks": 3})
+    assert looks_check(3, config).passed
+    refused = looks_check(4, config)
+    assert not refused.passed
+    assert "has judged 3 models" in refused.sentence
+    assert "collect a new hold-out" in refused.sentence
+
+
+def predictions(rows: Judged, split: str = "test") -> pd.DataFrame:
+    names = np.array(CLASSES)
     return pd.DataFrame({
-        "slice_id": [f"s{row:04d}" for row in range(len(labels))], "split": split, "given_label": names[labels],
-        "group_id": np.arange(len(labels)) // 2, "probabilities": list(probabilities[0]),
+        "slice_id": rows.slice_ids, "split": split, "given_label": names[rows.labels],
+        "probabilities": list(rows.probabilities),
     })  # fmt: skip
 
 
-def check(wrong: int, wrong_champion: int, n: int = 400, seed: int = 0) -> tuple:
+def manifest(rows: Judged) -> pd.DataFrame:
+    names = np.array(CLASSES)
+    return pd.DataFrame({"slice_id": rows.slice_ids, "group_id": rows.groups.astype(str), "label": names[rows.labels]})
+
+
+def rival(rows: Judged, version: str = "1", classes: list[str] = CLASSES) -> Rival:
+    return Rival(version, predictions(rows), classes)
+
+
+def check(wrong: int, wrong_champion: int, n: int = 800, seed: int = 0) -> list[Check]:
     labels = np.arange(n) // 2 % 2
-    ours, theirs = predictions(labels, arm(labels, wrong, seed)), predictions(labels, arm(labels, wrong_champion))
-    return champion_check(ours, theirs.drop(columns="group_id"), CLASSES, CLASSES, PROMOTE)
+    champion = rival(judged(labels, wrong_champion))
+    return rival_checks(CHAMPION_CHECK, judged(labels, wrong, seed=seed), CLASSES, champion, 0.025, PROMOTE)
 
 
 def test_a_challenger_is_refused_when_worse_and_passes_when_equal_or_better() -> None:
     worse, equal, better = check(60, 4), check(20, 20), check(4, 60)
-    assert [worse.passed, equal.passed, better.passed] == [False, True, True]
-    assert worse.value < -0.02 < equal.value == 0 < better.value
-    assert "against the champion, macro-F1 changes by" in worse.sentence
+    assert [all(one.passed for one in found) for found in (worse, equal, better)] == [False, True, True]
+    assert worse[0].value < -0.02 < equal[0].value == 0 < better[0].value
+    assert "against the champion, macro-F1 changes by" in worse[0].sentence
+    assert worse[1].value == 1.0  # the chance of looking this good
 
 
 def test_the_difference_is_paired_so_that_the_same_mistakes_cost_nothing() -> None:
     """Two models with forty mistakes each: the same forty differ by nothing, other forty may."""
-    assert check(40, 40).value == 0
-    assert check(40, 40, seed=7).value < -0.02
+    assert check(40, 40)[0].value == 0
+    assert check(40, 40, seed=7)[0].value < -0.02
 
 
 def test_fewer_common_groups_than_needed_refuse() -> None:
-    few = check(0, 0, n=198)
+    (few,) = check(0, 0, n=198)
     assert not few.passed
     assert "share 99 hold-out groups; 100 are needed" in few.sentence
 
 
-def test_only_held_out_rows_with_a_given_label_compare_and_a_slice_counts_once() -> None:
-    labels = np.arange(400) // 2 % 2
-    ours, theirs = predictions(labels, arm(labels, 20)), predictions(labels, arm(labels, 20))
-    pool = predictions(labels, arm(labels, 400), "pool").assign(slice_id=lambda frame: "p" + frame["slice_id"])
-    unknown = predictions(labels, arm(labels, 400)).assign(
-        given_label=None, slice_id=lambda frame: "u" + frame["slice_id"]
-    )
-    more = pd.concat([ours, ours, pool, unknown], ignore_index=True)
-    found = champion_check(more, pd.concat([theirs, pool, unknown]), CLASSES, CLASSES, PROMOTE)
-    assert (found.passed, found.value) == (True, 0)
-    assert "(n=400, 200 groups)" in found.sentence
+def test_only_held_out_rows_with_a_label_of_the_catalog_judge_and_a_slice_counts_once() -> None:
+    """Bought labels stand in the predictions, and are held out of folds: they judge nothing all the same."""
+    rows = judged(np.arange(400) // 2 % 2, 20)
+    pool = predictions(judged(np.ones(60, np.int64), 60), "pool").assign(slice_id=lambda frame: "p" + frame["slice_id"])
+    bought = predictions(judged(np.ones(80, np.int64), 80), "cross_validation")
+    bought["slice_id"] = "b" + bought["slice_id"]
+    unlabelled = pd.DataFrame({"slice_id": bought["slice_id"], "group_id": "g", "label": None})
+    table = pd.concat([predictions(rows), predictions(rows), pool, bought], ignore_index=True)
+    found = judged_rows(table, pd.concat([manifest(rows), unlabelled]), CLASSES)
+    assert found.slice_ids.tolist() == rows.slice_ids.tolist()
+    np.testing.assert_array_equal(found.labels, rows.labels)
+    both = against(found, pd.concat([predictions(judged(rows.labels, 7)), pool, bought]))
+    np.testing.assert_array_equal(both.rival, arm(rows.labels, 7)[0])
+
+
+def test_the_hold_out_s_digest_knows_slices_and_labels_and_nothing_else() -> None:
+    rows, other = judged(np.arange(40) % 2, 3), judged(np.arange(40) % 2, 9)
+    assert holdout_digest(rows, CLASSES) == holdout_digest(other, CLASSES)
+    relabelled = judged(np.r_[1, np.arange(1, 40) % 2], 3)
+    fewer = judged(np.arange(39) % 2, 3)
+    assert len({holdout_digest(each, CLASSES) for each in (rows, relabelled, fewer)}) == 3
 
 
 @pytest.mark.parametrize(("theirs", "agreeing", "of"), [
@@ -157,9 +236,30 @@ def test_only_held_out_rows_with_a_given_label_compare_and_a_slice_counts_once()
 def test_a_champion_of_other_classes_cannot_be_compared_and_the_sentence_names_them(
     theirs: list[str], agreeing: int, of: int
 ) -> None:
-    labels = np.arange(400) // 2 % 2
-    ours = predictions(labels, arm(labels, 0))
-    found = champion_check(ours, ours.drop(columns="group_id"), CLASSES, theirs, PROMOTE)
+    (found,) = rival_checks(CHAMPION_CHECK, GOOD, CLASSES, rival(GOOD, classes=theirs), 0.025, PROMOTE)
     assert (found.passed, found.value, found.bound) == (False, agreeing, of)
     assert f"the champion tells apart {', '.join(theirs)} and the challenger cancer, normal" in found.sentence
     assert "another promote.model_name" in found.sentence
+
+
+def test_small_losses_do_not_add_up() -> None:
+    """Each model loses 1.5 points to the one before, on 20,000 images, where the margin of 2 points lets that pass."""
+    labels = np.arange(20_000) % 2
+    rows = [judged(labels, wrong, size=1) for wrong in (400, 700, 1000)]  # the same mistakes and more
+    champions = [rival(each, str(number + 1)) for number, each in enumerate(rows)]
+    second = rival_checks(CHAMPION_CHECK, rows[1], CLASSES, champions[0], 0.004, PROMOTE)
+    assert all(one.passed for one in second)
+    third = rival_checks(CHAMPION_CHECK, rows[2], CLASSES, champions[1], 0.002, PROMOTE)
+    assert all(one.passed for one in third)  # against the champion of the day alone it would go on for ever
+    anchored = best_champion_checks(rows[2], CLASSES, [champions[0]], 0.002, PROMOTE)
+    assert not any(one.passed for one in anchored)
+    assert "against the best champion so far (version 1)" in anchored[0].sentence
+
+
+def test_the_best_of_the_former_champions_is_told_and_those_that_cannot_be_compared_are_left_out() -> None:
+    labels = np.arange(4000) % 2
+    ours, best, worse = (judged(labels, wrong, size=1) for wrong in (100, 20, 150))
+    former = [rival(worse, "1"), rival(best, "2"), rival(worse, "3"), rival(best, "4", ["normal", "cancer"])]
+    found = best_champion_checks(ours, CLASSES, former, 0.01, PROMOTE)
+    assert "(version 2)" in found[0].sentence
+    assert best_champion_checks(ours, CLASSES, former[3:], 0.01, PROMOTE) == []

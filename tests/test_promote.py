@@ -1,7 +1,10 @@
 """Promote: a decision on bounds, carried out once in a real MLflow registry, whatever dies in between."""
 
 import itertools
+import multiprocessing
 import shutil
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,9 @@ from scanloop.config import PromoteConfig
 from scanloop.errors import LeakageError
 from scanloop.provenance import file_digest
 from scanloop.steps.promote import promote
-from scanloop.tracking import DECISION_TAG, KEY_TAG, Registry
+from scanloop.tracking import DECISION_TAG, KEY_TAG, LOOKS, Registry
 
-EASY = PromoteConfig(min_f1=0.0, margin=0.02, min_groups=5)
+EASY = PromoteConfig(min_f1=0.0, margin=0.3, min_groups=5, confidence=0.6)
 _names = itertools.count()
 
 
@@ -33,6 +36,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def name() -> str:
     return f"model-{next(_names)}"
+
+
+@pytest.fixture(autouse=True)
+def untouched(folder: Path) -> None:
+    """All tests have one hold-out: each begins as though nothing had been judged on it."""
+    forget_looks(folder)
+
+
+def forget_looks(folder: Path) -> None:
+    if (folder / "mlflow.db").exists() and (experiment := client(folder).get_experiment_by_name(LOOKS)):
+        for run in client(folder).search_runs([experiment.experiment_id]):
+            client(folder).delete_run(run.info.run_id)
 
 
 def client(folder: Path) -> MlflowClient:
@@ -81,7 +96,9 @@ def test_below_a_hundred_groups_it_refuses_says_how_many_are_missing_and_registe
         alias_key(folder, name, "champion")
     decision = read_json(folder / f"{name}-promotion" / "promotion.json")
     assert (decision["decision"], decision["had_champion"]) == ("refused", False)
-    assert [check["name"] for check in decision["checks"]][:2] == ["hold-out groups", "macro-F1"]
+    assert [check["name"] for check in decision["checks"]][:3] == [
+        "looks at the hold-out", "hold-out groups", "macro-F1",
+    ]  # fmt: skip
 
 
 def test_when_every_bound_holds_it_promotes_and_the_registry_holds_bundle_and_evaluation(
@@ -117,7 +134,11 @@ def test_a_second_model_is_held_against_the_champion_paired_and_refused_when_wor
     assert alias_key(folder, name, "champion") == f"{name}-c"
     decision = read_json(folder / f"{name}-3" / "promotion.json")
     assert decision["had_champion"] is True
-    assert decision["checks"][-1]["value"] == 0  # the same predictions, the same mistakes: no difference at all
+    against = next(check for check in decision["checks"] if check["name"] == "against the champion")
+    assert against["value"] == 0  # the same predictions, the same mistakes: no difference at all
+    assert decision["tests"]["mcnemar"] == {"only_challenger": 0, "only_champion": 0, "n": 12, "p_value": 1.0}
+    (area,) = decision["tests"]["delong"]
+    assert (area["difference"], area["p_value"], area["groups"]) == (0.0, 1.0, 12)
 
 
 def test_a_champion_that_fails_stricter_bounds_stays_and_the_decision_says_so(
@@ -180,6 +201,7 @@ def test_killed_between_registering_and_committing_it_ends_in_the_same_decision(
     """Undisturbed and killed promotions of the same two models, each in a registry of its own."""
     payloads = []
     for run, killed in (("whole", False), ("killed", True)):
+        forget_looks(folder)
         config = EASY.model_copy(update={"model_name": f"{name}-{run}"})
         champion = new_evaluation(chain, folder, f"{name}-{run}-a", wrong=3)
         evaluation = new_evaluation(chain, folder, f"{name}-{run}-b", wrong=wrong)
@@ -225,3 +247,78 @@ def test_a_group_across_the_splits_is_refused(chain: Chain, folder: Path, name: 
     write_table(catalog, "manifest", leaking)
     with pytest.raises(LeakageError):
         promote(EASY, catalog=catalog, **chain.inputs("bundle", "evaluation"), output=folder / f"{name}-promotion")
+
+
+def test_each_model_is_a_look_and_a_model_judged_again_is_none(chain: Chain, folder: Path, name: str) -> None:
+    config = EASY.model_copy(update={"model_name": name, "max_looks": 2})
+    evaluations = [new_evaluation(chain, folder, f"{name}-{mark}", wrong=1) for mark in "abc"]
+    for number, mark in enumerate("ab", 1):
+        assert decide(chain, folder, config, evaluations[number - 1], f"{name}-{mark}").decision == "promoted"
+        look = read_json(folder / f"{name}-{mark}" / "promotion.json")["look"]
+        assert (look["number"], look["most"]) == (number, 2)
+        assert look["tail"] == pytest.approx(0.2 / (number * (number + 1)))
+    other = config.model_copy(update={"model_name": f"{name}-other"})
+    for line in (config, other):  # the hold-out is the same, whatever the model is called
+        refused = decide(chain, folder, line, evaluations[2], f"{line.model_name}-c")
+        assert refused.decision == "refused"
+        assert "this hold-out has judged 2 models" in refused.reason
+        assert "collect a new hold-out" in refused.reason
+        told = read_json(folder / f"{line.model_name}-c" / "promotion.json")
+        assert [check["name"] for check in told["checks"]] == ["looks at the hold-out"]  # nothing was judged
+    again = decide(chain, folder, config, evaluations[0], f"{name}-again")
+    assert again.decision == "promoted"
+    assert read_json(folder / f"{name}-again" / "promotion.json")["look"]["number"] == 1
+    reseeded = decide(chain, folder, config.model_copy(update={"seed": 9}), evaluations[0], f"{name}-reseeded")
+    assert "has judged 2 models" in reseeded.reason  # another seed is another try
+
+
+def test_every_decision_is_a_run_in_mlflow_with_all_its_figures(chain: Chain, folder: Path, name: str) -> None:
+    config = EASY.model_copy(update={"model_name": name})
+    first, worse = (new_evaluation(chain, folder, f"{name}-{mark}", wrong) for mark, wrong in (("a", 2), ("b", 14)))
+    decide(chain, folder, config, first, f"{name}-1")
+    decide(chain, folder, config, worse, f"{name}-2")
+    shutil.rmtree(folder / f"{name}-2")
+    decide(chain, folder, config, worse, f"{name}-2")  # the same decision once more
+    experiment = client(folder).get_experiment_by_name(name).experiment_id
+    runs = client(folder).search_runs([experiment], f"tags.`{DECISION_TAG}` != ''", order_by=["start_time ASC"])
+    assert [run.data.tags[DECISION_TAG] for run in runs] == ["promoted", "refused"]
+    told = read_json(folder / f"{name}-2" / "promotion.json")
+    logged = runs[1].data.metrics
+    assert (logged["look"], logged["promoted"]) == (2, 0)
+    check = next(check for check in told["checks"] if check["name"] == "against the champion")
+    assert logged["check.against_the_champion.value"] == pytest.approx(check["value"])
+    assert logged["check.against_the_champion.passed"] == 0
+    assert logged["mcnemar.only_champion"] == told["tests"]["mcnemar"]["only_champion"] > 0
+    assert logged["delong.0.difference"] == pytest.approx(told["tests"]["delong"][0]["difference"])
+    kept = client(folder).download_artifacts(runs[1].info.run_id, "promotion.json", str(folder / f"{name}-2"))
+    assert read_json(Path(kept)) == told
+
+
+def test_a_champion_of_the_past_still_holds_a_challenger_to_its_level(chain: Chain, folder: Path, name: str) -> None:
+    config = EASY.model_copy(update={"model_name": name, "confidence": 0.51, "margin": 0.45})
+    evaluations = [
+        new_evaluation(chain, folder, f"{name}-{mark}", wrong) for mark, wrong in zip("abc", (0, 5, 9), strict=True)
+    ]
+    said = [
+        decide(chain, folder, config, each, f"{name}-{mark}") for mark, each in zip("abc", evaluations, strict=True)
+    ]
+    assert [one.decision for one in said] == ["promoted", "promoted", "refused"]
+    assert "against the best champion so far (version 1)" in said[2].reason
+
+
+def judge_at_once(folder: str, key: str) -> int:
+    return Registry.local(Path(folder), "model").look("hold-out", key, 50)
+
+
+def test_looks_of_processes_at_the_same_time_are_all_counted(folder: Path) -> None:
+    Registry.local(folder, "model").look("hold-out", "first", 50)
+    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:
+        numbers = list(pool.map(judge_at_once, [str(folder)] * 6, [f"key-{number}" for number in range(6)]))
+    assert min(numbers) >= 2
+    assert max(numbers) == 7
+    for number, count in Counter(sorted(numbers)).items():
+        assert sum(other <= number for other in numbers) <= number - 1, count  # never counted as an earlier one
+    registry = Registry.local(folder, "model")
+    assert [registry.look("hold-out", f"key-{key}", 50) for key in range(6)] == numbers
+    assert registry.look("hold-out", "one more", 50) == 8
+    assert registry.look("another hold-out", "one more", 50) == 1

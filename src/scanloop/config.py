@@ -1,16 +1,16 @@
 """A run's configuration: one section a step, each value with its type, its range and its default."""
 
 from typing import Annotated, ClassVar, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from scanloop.honesty import HonestySection
-from scanloop.measuring import EvaluateConfig as EvaluateConfig  # noqa: PLC0414  handed on: a section as any other
-from scanloop.measuring import ExternalConfig as ExternalConfig  # noqa: PLC0414
-from scanloop.measuring import ReportConfig as ReportConfig  # noqa: PLC0414
-from scanloop.pretrain_config import PretrainConfig as PretrainConfig  # noqa: PLC0414  # part of this module
-from scanloop.semi_supervised_config import CrossValidation, PseudoLabelConfig
+from scanloop.sections.evaluation import EvaluateConfig as EvaluateConfig  # noqa: PLC0414  handed on: a section as any other
+from scanloop.sections.evaluation import ExternalConfig as ExternalConfig  # noqa: PLC0414
+from scanloop.sections.evaluation import ReportConfig as ReportConfig  # noqa: PLC0414
+from scanloop.sections.honesty import HonestySection
+from scanloop.sections.pool import CrossValidation, PseudoLabelConfig
+from scanloop.sections.pretraining import PretrainConfig as PretrainConfig  # noqa: PLC0414  # part of this module
+from scanloop.sections.promotion import PromoteConfig as PromoteConfig  # noqa: PLC0414 - handed on aloud: mypy asks for it
 from scanloop.sources import (
     DicomSource,
     FolderSource,
@@ -126,28 +126,6 @@ class RetrainConfig(HonestySection):
     focus: float = Field(0.0, ge=0, le=5, description="Fine-tuning: gamma of the focal loss; 0 is cross-entropy")
     mixup: float = Field(0.0, ge=0, le=2, description="Fine-tuning: alpha of MixUp of feature maps; 0 mixes none")
     cross_validation: CrossValidation = CrossValidation()
-
-
-class PromoteConfig(Section):
-    """When a challenger becomes champion."""
-
-    model_config = ConfigDict(hide_input_in_errors=True)  # a password may stand in what is refused
-
-    min_f1: Share = Field(0.88, description="Least lower bound of macro-F1")
-    margin: Share = Field(0.02, description="Largest loss against the champion, at the lower bound of the difference")
-    min_groups: int = Field(100, ge=2, description="Fewer hold-out groups are refused")
-    model_name: str = Field("scanloop", min_length=1)
-    tracking_uri: str | None = Field(None, description="MLflow; an SQLite file beside the artifacts when not given")
-
-    @field_validator("tracking_uri")
-    @classmethod
-    def _holds_no_password(cls, uri: str | None) -> str | None:
-        if uri is not None and urlsplit(uri).netloc and "@" in uri:
-            raise ValueError(
-                "a user or password here would be stored with every artifact: leave it out, and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment of the steps"
-            )
-        return uri
 
 
 class DetectDriftConfig(Section):

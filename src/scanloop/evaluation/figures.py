@@ -34,18 +34,20 @@ ARM_NAMES: Mapping[str, str] = {"supervised": "Supervised", "semi_supervised": "
 _SQUARE = (4.2, 4.2)
 
 
-def roc_figure(curves: Mapping[str, Any], area: str, sample: str) -> Figure:
-    """ROC curve of each class.
+def roc_figure(curves: Mapping[str, Any], area: str, sample: str, points: Sequence[Mapping[str, Any]] = ()) -> Figure:
+    """ROC curve of each class, with the operating points marked.
 
     Args:
         curves: From `scanloop.evaluation.curves.curves`.
         area: AUROC with its interval, as text for the legend.
         sample: What n stands for, for example "n = 80 (40 groups)".
+        points: Operating points as `metrics.json` holds them.
     """
     figure, (ax,) = new_figure(*_SQUARE)
     ax.plot([0, 1], [0, 1], color=INK, alpha=0.45, linewidth=0.8, linestyle=(0, (4, 3)), label="Chance")
     for colour, (name, curve) in zip(SERIES * 9, curves["roc"].items(), strict=False):
         ax.plot(curve["fpr"], curve["tpr"], color=colour, linewidth=1.8, label=literal(name))
+    _mark(ax, points, "fpr", "tpr")
     _unit_square(ax)
     label_axes(ax, f"ROC, {sample}", "False-positive rate (1 - specificity)", "True-positive rate (sensitivity)")
     legend(ax, loc="lower right")
@@ -53,14 +55,15 @@ def roc_figure(curves: Mapping[str, Any], area: str, sample: str) -> Figure:
     return figure
 
 
-def precision_recall_figure(curves: Mapping[str, Any], sample: str) -> Figure:
-    """Precision-recall curve of each class, beside what guessing reaches."""
+def precision_recall_figure(curves: Mapping[str, Any], sample: str, points: Sequence[Mapping[str, Any]] = ()) -> Figure:
+    """Precision-recall curve of each class, beside what guessing reaches, with the operating points marked."""
     figure, (ax,) = new_figure(*_SQUARE)
     for colour, (name, curve) in zip(SERIES * 9, curves["pr"].items(), strict=False):
         label = f"{name}, average precision {curve['average_precision']:.3f}"
         ax.step(curve["recall"], curve["precision"], where="pre", color=colour, linewidth=1.8, label=literal(label))
         ax.axhline(curve["prevalence"], color=colour, linewidth=0.8, linestyle=(0, (4, 3)))
     ax.plot([], [], color=INK, alpha=0.6, linewidth=0.8, linestyle=(0, (4, 3)), label="Guessing: the class's share")
+    _mark(ax, points, "tpr", "ppv")
     _unit_square(ax)
     label_axes(ax, f"Precision-recall, {sample}", "Recall (sensitivity)", "Precision (positive predictive value)")
     legend(ax, loc="lower left")
@@ -155,6 +158,14 @@ def _forest(ax: Axes, intervals: Sequence[Any], offset: float, colour: str, mark
         ax.plot(interval["value"], row + offset, marker, color=colour, markersize=6, markeredgecolor=PAPER, label=label)
         label = ""
     ax.grid(axis="y", visible=False)
+
+
+def _mark(ax: Axes, points: Sequence[Mapping[str, Any]], across: str, up: str) -> None:
+    for marker, point in zip(MARKERS * 9, points, strict=False):
+        if point[across].get("value") is not None and point[up].get("value") is not None:
+            label = f"Threshold {point['threshold']:.3f}"
+            place = point[across]["value"], point[up]["value"]
+            ax.plot(*place, marker, color=INK, markersize=6, markeredgecolor=PAPER, label=label, zorder=4)
 
 
 def _unit_square(ax: Axes) -> None:

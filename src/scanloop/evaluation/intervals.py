@@ -62,7 +62,7 @@ def bootstrap_interval(statistic: Statistic, groups: Groups, plan: Resampling | 
     replicates = replicates[np.isfinite(replicates)]
     if not np.isfinite(value) or not len(replicates):
         return Interval(value, np.nan, np.nan, len(index), count, plan.confidence, "undefined")
-    low, high = _bca(value, replicates, _jackknife(statistic, index, count), plan.confidence)
+    low, high = bca_bounds(value, replicates, _jackknife(statistic, index, count), plan.confidence)
     return Interval(value, low, high, len(index), count, plan.confidence)
 
 
@@ -115,7 +115,7 @@ def _jackknife(statistic: Statistic, index: Groups, count: int) -> Float:
     return finite
 
 
-def _bca(value: float, replicates: Float, jackknife: Float, confidence: float) -> tuple[float, float]:
+def bca_bounds(value: float, replicates: Float, jackknife: Float, confidence: float) -> tuple[float, float]:
     """Efron's interval; the bias stays finite where all replicates lie on one side of the value."""
     below = ((replicates < value).mean() + (replicates <= value).mean()) / 2
     edge = 0.5 / len(replicates)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from scanloop.evaluation.comparison import Holdout, difference_interval, metric_interval
 from scanloop.evaluation.intervals import Resampling
 from scanloop.learning.trial import Trial
-from scanloop.semi_supervised_config import PseudoLabelConfig
+from scanloop.sections.pool import PseudoLabelConfig
 from scanloop.types import Interval
 
 

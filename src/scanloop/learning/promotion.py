@@ -9,7 +9,7 @@ from scanloop.learning.certificate import Audited, Certificate, certify, to_be_b
 from scanloop.learning.dataset import Known, Pool
 from scanloop.learning.heads import TunedHead
 from scanloop.learning.pseudo_labels import Proposal, propose
-from scanloop.semi_supervised_config import PseudoLabelConfig
+from scanloop.sections.pool import PseudoLabelConfig
 from scanloop.types import Float, Groups
 
 CERTIFIED, REFUSED, UNCERTIFIED = "certified", "refused", "uncertified"

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scanloop.learning.dataset import Known, Pool
 from scanloop.learning.heads import TunedHead
 from scanloop.learning.neighbours import anomaly, nearest_prototype, neighbour_vote, usual_anomaly
-from scanloop.semi_supervised_config import PseudoLabelConfig
+from scanloop.sections.pool import PseudoLabelConfig
 from scanloop.types import Float, Labels
 
 UNSURE, DISAGREEMENT, OTHER_PROTOTYPE, STRANGE = (

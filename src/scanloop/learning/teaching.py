@@ -14,7 +14,7 @@ from scanloop.learning.semisupervised.method import Targets
 from scanloop.learning.semisupervised.policy import SUPERVISED, Choice, choose, gather
 from scanloop.learning.semisupervised.recipe import Recipe
 from scanloop.learning.trial import trial_by_cross_validation, trial_on_validation
-from scanloop.semi_supervised_config import PseudoLabelConfig
+from scanloop.sections.pool import PseudoLabelConfig
 from scanloop.types import Labels
 
 PROMOTED = "promoted"

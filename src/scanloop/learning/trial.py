@@ -10,7 +10,7 @@ from scanloop.learning.dataset import Known, Pool
 from scanloop.learning.heads import tune_head
 from scanloop.learning.semisupervised.method import fit_on_targets
 from scanloop.learning.semisupervised.recipe import Recipe
-from scanloop.semi_supervised_config import CrossValidation
+from scanloop.sections.pool import CrossValidation
 from scanloop.types import Float, Groups, Labels
 
 

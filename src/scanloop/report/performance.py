@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scanloop.evaluation import figures
+from scanloop.report import operating
 from scanloop.report.blocks import Block, Cell, Note, Picture, Pictures, Section, Table, Term
 from scanloop.report.material import Material
 from scanloop.report.numbers import confidence, count, counted, interval, number
@@ -64,6 +65,7 @@ def performance(material: Material) -> Section:
         ]
         heads = ("Class", "Images#", "Sensitivity: found of those there#", "Precision: right of those called#")
         blocks.append(Table(f"Class by class, with {confidence(material.deployed.get('macro_f1'))}s", heads, rows))
+    blocks += operating.blocks(material)
     arm = figures.ARM_NAMES.get(deployed, deployed).lower()
     blocks.append(
         Note(
@@ -129,17 +131,18 @@ def _pictures(material: Material, drawn: Mapping[str, Any]) -> list[Picture]:
     names = list(drawn.get("roc", {}))
     shown = names[0] if len(names) == 1 else "each class"
     matrix, classes = drawn.get("confusion", []), drawn.get("classes", [])
+    points = operating.of_the_drawn_class(material, names)
     repeated = (material.metrics.get("holdout", {}).get("repeats") or 1) > 1
     return [
         Picture.drawn(
-            figures.roc_figure(drawn, area, sample),
+            figures.roc_figure(drawn, area, sample, points),
             "roc",
             f"ROC curve; AUROC {area}.",
             f"Every cut-off of the model: the share of the images of {shown} that it finds (up) for the share of the "
             "others that it takes for them (right). The dashed line is guessing.",
         ),
         Picture.drawn(
-            figures.precision_recall_figure(drawn, sample),
+            figures.precision_recall_figure(drawn, sample, points),
             "pr",
             f"Precision-recall curve; average precision: {average}.",
             f"How many of the images called {shown} are right (up) when this share of all is to be found (right). "

@@ -1,7 +1,7 @@
 """Evaluate: both arms on the hold-out, every metric with an interval by group, and a prediction for every image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from scanloop.evaluation.holdout import (
     measure_arms,
     measure_out_of_fold,
     measure_test,
+    probabilities_of,
 )
 from scanloop.evaluation.intervals import Resampling
+from scanloop.evaluation.operating_points import OperatingPoint, Scored, operating_points, scored
 from scanloop.evaluation.predictions import Archive, confidence_table, predictions_table
 from scanloop.steps.examination import Examined, bear_alterations, gain_from_labels, lay_out, part_holdout
 from scanloop.steps.scoring import Scorer
@@ -117,6 +119,8 @@ def evaluate(  # noqa: PLR0913  a keyword for each artifact
     write_table(output, "confidence.parquet", sides)
     plan = Resampling(config.resamples, config.confidence, config.seed)
     metrics = measure_arms(measurement, plan, model.classes, _deployed_arm(model))
+    folds = read_table(bundle, "out_of_fold.parquet")
+    metrics["operating_points"] = _operating_points(config, manifest, table, folds, measurement.kind, model)
     write_json(output / "metrics.json", metrics)
     write_json(output / "curves.json", _curves(measurement, metrics, model))
     learnt = frozenset(read_learnt(bundle)["slice_id"])
@@ -154,6 +158,34 @@ def _on_folds(tables: list[pd.DataFrame], manifest: pd.DataFrame, model: Bundle,
     """Both models where no split is set aside: each image by models that never saw its group."""
     drawn = set(manifest.loc[manifest["label"].notna(), "slice_id"])
     return measure_out_of_fold(dict(zip(ARMS, tables, strict=True)), drawn, model.classes, bins)
+
+
+def _operating_points(
+    config: EvaluateConfig,
+    manifest: pd.DataFrame,
+    predictions: pd.DataFrame,
+    folds: pd.DataFrame,
+    kind: str,
+    model: Bundle,
+) -> list[OperatingPoint]:
+    """Chosen on the validation part where there is one, else out of fold; bought labels neither choose nor judge."""
+    drawn = manifest.loc[manifest["label"].notna(), ["slice_id", "group_id", "label"]]
+    said = predictions.drop_duplicates("slice_id")[["slice_id", "split", "probabilities"]].merge(drawn, on="slice_id")
+    folds = folds[folds["slice_id"].isin(drawn["slice_id"]) & (folds["repeat"] == folds["repeat"].min())]
+    names = (model.classes, model.positive_class)
+
+    def of(rows: pd.DataFrame) -> Scored:
+        values = np.array(rows["probabilities"].tolist()).reshape(len(rows), len(model.classes))
+        return scored(values, rows["label"].tolist(), rows["group_id"].tolist(), *names)
+
+    held_out = probabilities_of(folds) if len(folds) else np.zeros((0, len(model.classes)))
+    rows = (folds["label"].tolist(), folds["group_id"].tolist(), *names, folds["fold"].tolist())
+    out_of_fold = scored(held_out, *rows)
+    test, validation = (of(said[said["split"] == split]) for split in ("test", "validation"))
+    by_validation = len(validation.scores) > 0
+    chosen = validation if by_validation else replace(out_of_fold, folds=None)
+    judged = test if kind == "test" else replace(out_of_fold, folds=None) if by_validation else out_of_fold
+    return operating_points(chosen, judged, "validation" if by_validation else "out_of_fold", config.operating_points)
 
 
 def _deployed_arm(model: Bundle) -> str:

@@ -27,7 +27,7 @@ from scanloop.learning.heads import TunedHead
 from scanloop.learning.promotion import Promotion
 from scanloop.learning.teaching import Teaching, teach
 from scanloop.provenance import digest
-from scanloop.semi_supervised_config import PseudoLabelConfig
+from scanloop.sections.pool import PseudoLabelConfig
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from scanloop.learning.semisupervised.policy import SUPERVISED
 from scanloop.learning.semisupervised.recipe import Recipe
 from scanloop.learning.two_stage import Material, Trained, train
 from scanloop.provenance import digest
-from scanloop.semi_supervised_config import PseudoLabelConfig
+from scanloop.sections.pool import PseudoLabelConfig
 from scanloop.types import Half, Image, Interval
 
 REFERENCE_SLICES = 4

@@ -10,7 +10,7 @@ from scanloop.learning.pseudo_labels import propose
 from scanloop.learning.semisupervised.method import Targets
 from scanloop.learning.semisupervised.opinions import Opinions
 from scanloop.learning.semisupervised.policy import METHODS, SUPERVISED
-from scanloop.semi_supervised_config import PseudoLabelConfig
+from scanloop.sections.pool import PseudoLabelConfig
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import numpy as np
 from scanloop.learning.pseudo_labels import passes
 from scanloop.learning.semisupervised.method import Targets
 from scanloop.learning.semisupervised.opinions import Opinions
-from scanloop.semi_supervised_config import PseudoLabelConfig
+from scanloop.sections.pool import PseudoLabelConfig
 
 RULE = PseudoLabelConfig()
 """Thresholds of the rule's core, and the weight of a row that passes, as `pseudo_label` has them by default."""

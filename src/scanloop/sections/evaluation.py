@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from scanloop.sections.promotion import OperatingPointsConfig
 from scanloop.sources import Section
 
 
@@ -39,6 +40,7 @@ class EvaluateConfig(Section):
     resamples: int = Field(1000, ge=100)
     confidence: float = Field(0.95, gt=0.5, lt=1)
     bins: int = Field(10, ge=2, description="Bins of ECE and of the reliability diagram")
+    operating_points: OperatingPointsConfig = OperatingPointsConfig()
     robustness: RobustnessConfig = RobustnessConfig()
     subgroups: SubgroupsConfig = SubgroupsConfig()
     map: MapConfig = MapConfig()

@@ -1,0 +1,1 @@
+"""Sections of the configuration that are too long for `scanloop.config`, one file a subject."""
