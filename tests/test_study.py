@@ -204,3 +204,18 @@ def test_gains_are_paired_by_seed_and_a_figure_that_is_missing_is_left_out() -> 
     assert "| d | 5 % (9) | b | 3 | 76.7 [38.7, 114.6] | +15.0 [-48.5, +78.5] |" in markdown(
         list(lines.values()), study
     )
+
+
+def test_the_real_sets_come_in_their_published_parts(data_dir: Path) -> None:
+    sizes = {"breastmnist": (546, 156), "pneumoniamnist": (4708, 624)}
+    for name, (train, test) in sizes.items():
+        found = load_set(name, StudyRequest.model_validate({"datasets": [name], "data": data_dir}))
+        assert (len(found.train.images), len(found.test.images), found.classes) == (train, test, 2)
+        assert found.train.images[0].shape == (28, 28)
+
+
+def test_no_patient_of_the_chest_x_rays_stands_in_both_parts(data_dir: Path) -> None:
+    found = load_set("kermany", StudyRequest.model_validate({"datasets": ["kermany"], "data": data_dir}))
+    assert not set(found.train.groups) & set(found.test.groups)
+    assert len(found.test.images) == 624
+    assert 4000 < len(found.train.images) < 5216
