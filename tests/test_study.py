@@ -116,6 +116,7 @@ def test_other_settings_or_data_are_other_cells(data: Path, studied: Path, tmp_p
     assert not Grid("ssl-ablation", study, request(data), studied).missing()
     assert len(Grid("ssl-ablation", study, request(data, learning_rate=0.01), studied).missing()) == 8
     assert len(Grid("ssl-ablation", study, request(data, percents=[5, 20, 50]), studied).missing()) == 4
+    assert len(Grid("ssl-ablation", study, request(data, seed=1), studied).missing()) == 4  # seeds 1 and 2, not 0 and 1
     with np.load(data / "medmnist" / "breastmnist_copied.npz") as arrays:
         changed = dict(arrays)
     changed["test_images"][0, 0, 0] ^= 1
