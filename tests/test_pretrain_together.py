@@ -27,7 +27,7 @@ def torchrun(*arguments: str, processes: int = 2) -> None:
     found = subprocess.run(
         [*command, *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-3000:]
 

@@ -116,6 +116,7 @@ def test_other_settings_or_data_are_other_cells(data: Path, studied: Path, tmp_p
     assert not Grid("ssl-ablation", study, request(data), studied).missing()
     assert len(Grid("ssl-ablation", study, request(data, learning_rate=0.01), studied).missing()) == 8
     assert len(Grid("ssl-ablation", study, request(data, percents=[5, 20, 50]), studied).missing()) == 4
+    assert len(Grid("ssl-ablation", study, request(data, seed=1), studied).missing()) == 4  # seeds 1 and 2, not 0 and 1
     with np.load(data / "medmnist" / "breastmnist_copied.npz") as arrays:
         changed = dict(arrays)
     changed["test_images"][0, 0, 0] ^= 1
@@ -204,3 +205,18 @@ def test_gains_are_paired_by_seed_and_a_figure_that_is_missing_is_left_out() -> 
     assert "| d | 5 % (9) | b | 3 | 76.7 [38.7, 114.6] | +15.0 [-48.5, +78.5] |" in markdown(
         list(lines.values()), study
     )
+
+
+def test_the_real_sets_come_in_their_published_parts(data_dir: Path) -> None:
+    sizes = {"breastmnist": (546, 156), "pneumoniamnist": (4708, 624)}
+    for name, (train, test) in sizes.items():
+        found = load_set(name, StudyRequest.model_validate({"datasets": [name], "data": data_dir}))
+        assert (len(found.train.images), len(found.test.images), found.classes) == (train, test, 2)
+        assert found.train.images[0].shape == (28, 28)
+
+
+def test_no_patient_of_the_chest_x_rays_stands_in_both_parts(data_dir: Path) -> None:
+    found = load_set("kermany", StudyRequest.model_validate({"datasets": ["kermany"], "data": data_dir}))
+    assert not set(found.train.groups) & set(found.test.groups)
+    assert len(found.test.images) == 624
+    assert 4000 < len(found.train.images) < 5216

@@ -1,5 +1,6 @@
 """`scanloop study`: answer a question by a grid of trainings, with intervals; killed, it continues where it stood."""
 
+import pkgutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,9 +10,12 @@ from pydantic import ValidationError
 from scanloop.errors import ConfigError
 from scanloop.faults import listed
 
-HELP = """Answer a question by a grid of trainings: a table with mean, 95 % interval and n, and a figure.
+_FOLDER = Path(__file__).parent / "studies" / "questions"
+NAMES = ", ".join(sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules([str(_FOLDER)])))
 
-Studies: label-efficiency, ssl-ablation. Each cell's result is kept in OUT/cells; the same command again measures only
+HELP = f"""Answer a question by a grid of trainings: a table with mean, 95 % interval and n, and a figure.
+
+Studies: {NAMES}. Each cell's result is kept in OUT/cells; the same command again measures only
 those that are missing or whose settings, data or code changed. OUT/summary.md, .json and .png tell the result.
 """
 EXAMPLES = (

@@ -3,6 +3,8 @@
 import io
 import math
 
+from matplotlib.ticker import MaxNLocator
+
 from scanloop.evaluation.drawing import BLUE, GREEN, label_axes, new_figure
 from scanloop.pretraining.collapse import Health
 
@@ -24,6 +26,8 @@ def loss_curve(losses: list[float], health: list[Health], chance: float) -> byte
     right.plot(epochs, [one.spread for one in health], color=GREEN, marker="s", markersize=3)
     right.set_ylim(0, 1.05)
     label_axes(right, "Spread of the projections", "epoch", "spread, 0 to 1")
+    for ax in (left, right):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     sink = io.BytesIO()
     figure.savefig(sink, format="png", dpi=100, facecolor="white", metadata={"Software": None})
     return sink.getvalue()

@@ -98,8 +98,7 @@ def train_encoder(
         if distributed.rank() == 0:
             state.save(checkpoint, config)
             on_epoch(len(state.progress.losses), state.progress.losses[-1])
-    final = state.average.encoder if state.average else method.encoder
-    encoder.load_state_dict(final.state_dict())
+    encoder.load_state_dict((state.average or method).encoder.state_dict())
     encoder.cpu().eval()
     return Trained(state.progress, len(state.progress.losses) < config.epochs, method.projector.cpu())
 

@@ -11,6 +11,7 @@ from scanloop.archive.readers import RawImage
 from scanloop.archive.readers.folder import read_folder
 from scanloop.archive.readers.medmnist import fetch, published
 from scanloop.archive.readers.npz import read_npz
+from scanloop.archive.readers.record import Later
 from scanloop.errors import ArchiveError
 from scanloop.provenance import file_digest
 from scanloop.sources import FolderSource, MedmnistSource, NpzSource
@@ -105,10 +106,11 @@ def _group(raw: RawImage) -> str:
 
 
 def _pixels(raw: RawImage) -> Image:
-    if isinstance(raw.payload, np.ndarray):
-        return raw.payload
-    assert isinstance(raw.payload, bytes)  # a folder's and an .npz's are one or the other
-    return decode(raw.payload, min_side_px=8, max_pixels=50_000_000, short_side_px=256)
+    payload = raw.payload.load() if isinstance(raw.payload, Later) else raw.payload
+    if isinstance(payload, np.ndarray):
+        return payload
+    assert isinstance(payload, bytes)  # frames are DICOM's
+    return decode(payload, min_side_px=8, max_pixels=50_000_000, short_side_px=256)
 
 
 def draw_labels(labels: Labels, percent: float, seed: int, least: int = 2) -> Labels:

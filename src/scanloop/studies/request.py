@@ -16,7 +16,9 @@ class StudyRequest(Section):
 
     datasets: tuple[Dataset, ...] = Field(min_length=1, description="Sets to study")
     percents: tuple[Percent, ...] = Field((1, 5, 10), min_length=1, max_length=20, description="Labels used, percent")
-    seeds: int = Field(3, ge=1, le=100, description="Repetitions; each draws other labels and another random start")
+    seeds: int = Field(
+        3, ge=1, le=100, description="Repetitions, from `seed` on; each with other labels and another start"
+    )
     data: Path | None = Field(None, description="Folder below which the sets' files lie; None downloads MedMNIST")
     weights: str | None = Field(None, description="ImageNet weights of SqueezeNet 1.1, a file or 'imagenet'")
     encoder: Literal["smallcnn", "resnet18", "squeezenet1_1"] = Field("smallcnn", description="Trained without labels")
@@ -34,5 +36,5 @@ class StudyRequest(Section):
     @property
     def settings(self) -> dict[str, object]:
         """What a cell's result depends on beside the cell and the data."""
-        shared = self.model_dump(mode="json", exclude={"datasets", "percents", "seeds", "data", "weights"})
+        shared = self.model_dump(mode="json", exclude={"datasets", "percents", "seed", "seeds", "data", "weights"})
         return shared | {"weights": self.weights and Path(self.weights).name}

@@ -61,7 +61,7 @@ def product(study: "Study", request: StudyRequest) -> list[Cell]:
     return [
         Cell(dataset, arm, percent, seed)
         for dataset in request.datasets
-        for seed in range(request.seeds)
+        for seed in range(request.seed, request.seed + request.seeds)
         for arm in study.arms(request)
         for percent in request.percents
     ]

@@ -128,9 +128,12 @@ def figure(lines: list[Line], study: Study) -> bytes:
             means = np.array([one.value.mean for one in found])
             low = np.array([one.value.mean if one.value.low is None else one.value.low for one in found])
             style: Any = {"color": SERIES[number % 6], "marker": MARKERS[number % 6]}
-            x = [one.percent for one in found]
+            x = [one.percent * 1.05**number for one in found]  # side by side, not over one another
             ax.errorbar(x, means, yerr=means - low, label=arm, capsize=2, markersize=4, linewidth=1.2, **style)
+        percents = sorted({line.percent for line in lines})
         ax.set_xscale("log")
+        ax.set_xticks(percents, [f"{percent:g}" for percent in percents])
+        ax.minorticks_off()
         label_axes(ax, dataset, "labels, percent", metric)
     legend_below(drawn, axes[0])
     sink = io.BytesIO()
