@@ -199,7 +199,7 @@ def new_operations(root: Path) -> None:
     }  # fmt: skip
     write_json(root / "bundle" / "bundle.json", about)
     write_json(root / "bundle" / "classes.json", {"classes": CLASSES, "positive_class": CLASSES[0]})
-    write_json(root / "bundle" / "calibration.json", {"method": "none", "temperature": 1.25, "n": 30, "groups": 15})
+    write_json(root / "bundle" / "calibration.json", {"method": "affine (chosen)", "n": 30, "groups": 15})
     write_json(root / "baseline" / "bundle.json", {})
 
 

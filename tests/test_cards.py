@@ -61,7 +61,7 @@ def test_the_model_card_holds_the_metrics_of_the_evaluation_with_n_and_interval(
     assert rows_of(card, "Performance")["Macro-F1"] == [value, str(entry["n"]), str(entry["groups"])]
     assert file_digest(artifacts["bundle"] / "bundle.json") in card
     assert rows_of(card, "Learnt from")["labelled"] == ["15", "1,501", "1,516"]
-    assert "temperature 1.250, from 30 images in 15 groups" in card
+    assert "affine (chosen), from 30 images in 15 groups" in card
     assert "Not a medical device" in card
     assert "Trying things out." in card
     worst = min(

@@ -64,7 +64,7 @@ def test_metrics_are_those_of_the_model_as_it_is_at_the_threshold_fixed_before(
         entry = found["at_threshold"][name]
         assert entry["value"] == pytest.approx(value), name
         assert entry["low"] <= value <= entry["high"]
-    assert (found["at_threshold"]["threshold"], found["temperature"]) == (0.7, 1.0)
+    assert (found["at_threshold"]["threshold"], found["calibration"]) == (0.7, "temperature")
     assert (summary.images, summary.groups, summary.left_out) == (20, 10, 10)  # 10 labelled ones were learnt from
     table = read_table(tmp_path / "external", "predictions.parquet")
     assert len(table) == 20

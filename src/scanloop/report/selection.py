@@ -22,6 +22,8 @@ def queue(material: Material) -> Section:
             f"{counted(len(rows), 'image')} would teach the model most: it is unsure of them, and they differ from one "
             f"another. Reading them all costs {price}, of a budget of {budget}."
         )
+    if audit := int(facts.get("audit") or 0):
+        lead += f" The first {counted(audit, 'image')} were drawn at random instead, to audit the machine's labels."
     bought = len(material.table("labels", "labels.parquet")) if "labels" in material else 0
     entries = [
         ("Queued", count(len(rows)), "in the order of reading"),
