@@ -15,7 +15,7 @@ export UV_SYSTEM_CERTS ?= true
 .PHONY: help setup demo run test check format compile bench bench-embed bench-calibration bench-certificates bench-learn bench-scale bench-select rehearse integration image clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## Make .venv with everything that development needs (seconds, through uv)
 
