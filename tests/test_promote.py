@@ -1,29 +1,23 @@
 """Promote: a decision on bounds, carried out once in a real MLflow registry, whatever dies in between."""
 
 import itertools
-import multiprocessing
 import shutil
-from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 from chain import PLANS, Chain
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from promoted import EASY, client, decide, forget_looks, new_evaluation
 from tiny_bundle import reseal
 
 from scanloop.artifacts import read_json, read_table, write_json, write_table
-from scanloop.config import PromoteConfig
 from scanloop.errors import LeakageError
 from scanloop.provenance import file_digest
 from scanloop.steps.promote import promote
-from scanloop.tracking import DECISION_TAG, KEY_TAG, LOOKS, Registry
+from scanloop.tracking import DECISION_TAG, KEY_TAG, Registry
 
-EASY = PromoteConfig(min_f1=0.0, margin=0.3, min_groups=5, confidence=0.6)
 _names = itertools.count()
 
 
@@ -44,43 +38,12 @@ def untouched(folder: Path) -> None:
     forget_looks(folder)
 
 
-def forget_looks(folder: Path) -> None:
-    if (folder / "mlflow.db").exists() and (experiment := client(folder).get_experiment_by_name(LOOKS)):
-        for run in client(folder).search_runs([experiment.experiment_id]):
-            client(folder).delete_run(run.info.run_id)
-
-
-def client(folder: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}", f"sqlite:///{folder / 'mlflow.db'}")
-
-
 def versions(folder: Path, name: str) -> list[Any]:
     return client(folder).search_model_versions(f"name = '{name}'")
 
 
 def alias_key(folder: Path, name: str, alias: str) -> str:
     return client(folder).get_model_version_by_alias(name, alias).tags[KEY_TAG]
-
-
-def new_evaluation(chain: Chain, folder: Path, key: str, wrong: int) -> Path:
-    """The chain's evaluation with predictions of its hold-out that are wrong for some rows, under a key of its own."""
-    copy = shutil.copytree(chain["evaluation"], folder / f"evaluation-{key}", dirs_exist_ok=True)
-    table = read_table(copy, "predictions.parquet")
-    held_out = table.index[(table["split"] == "test") & table["given_label"].notna()]
-    truth = (table.loc[held_out, "given_label"] == "normal").to_numpy().astype(int)
-    truth[:wrong] = 1 - truth[:wrong]
-    said = pd.Series(list(np.eye(2)[truth] * 0.8 + 0.1), index=held_out)
-    table["probabilities"] = table["probabilities"].where(~table.index.isin(held_out), said)
-    write_table(copy, "predictions.parquet", table)
-    metrics = read_json(copy / "metrics.json") | {"deployed_arm": "supervised"}
-    write_json(copy / "metrics.json", metrics)
-    write_json(copy / "artifact.json", read_json(copy / "artifact.json") | {"key": key})
-    return copy
-
-
-def decide(chain: Chain, folder: Path, config: PromoteConfig, evaluation: Path, output: str) -> Any:
-    inputs = chain.inputs("catalog", "bundle")
-    return promote(config, **inputs, evaluation=evaluation, output=folder / output)
 
 
 def test_below_a_hundred_groups_it_refuses_says_how_many_are_missing_and_registers_a_challenger(
@@ -247,78 +210,3 @@ def test_a_group_across_the_splits_is_refused(chain: Chain, folder: Path, name: 
     write_table(catalog, "manifest", leaking)
     with pytest.raises(LeakageError):
         promote(EASY, catalog=catalog, **chain.inputs("bundle", "evaluation"), output=folder / f"{name}-promotion")
-
-
-def test_each_model_is_a_look_and_a_model_judged_again_is_none(chain: Chain, folder: Path, name: str) -> None:
-    config = EASY.model_copy(update={"model_name": name, "max_looks": 2})
-    evaluations = [new_evaluation(chain, folder, f"{name}-{mark}", wrong=1) for mark in "abc"]
-    for number, mark in enumerate("ab", 1):
-        assert decide(chain, folder, config, evaluations[number - 1], f"{name}-{mark}").decision == "promoted"
-        look = read_json(folder / f"{name}-{mark}" / "promotion.json")["look"]
-        assert (look["number"], look["most"]) == (number, 2)
-        assert look["tail"] == pytest.approx(0.2 / (number * (number + 1)))
-    other = config.model_copy(update={"model_name": f"{name}-other"})
-    for line in (config, other):  # the hold-out is the same, whatever the model is called
-        refused = decide(chain, folder, line, evaluations[2], f"{line.model_name}-c")
-        assert refused.decision == "refused"
-        assert "this hold-out has judged 2 models" in refused.reason
-        assert "collect a new hold-out" in refused.reason
-        told = read_json(folder / f"{line.model_name}-c" / "promotion.json")
-        assert [check["name"] for check in told["checks"]] == ["looks at the hold-out"]  # nothing was judged
-    again = decide(chain, folder, config, evaluations[0], f"{name}-again")
-    assert again.decision == "promoted"
-    assert read_json(folder / f"{name}-again" / "promotion.json")["look"]["number"] == 1
-    reseeded = decide(chain, folder, config.model_copy(update={"seed": 9}), evaluations[0], f"{name}-reseeded")
-    assert "has judged 2 models" in reseeded.reason  # another seed is another try
-
-
-def test_every_decision_is_a_run_in_mlflow_with_all_its_figures(chain: Chain, folder: Path, name: str) -> None:
-    config = EASY.model_copy(update={"model_name": name})
-    first, worse = (new_evaluation(chain, folder, f"{name}-{mark}", wrong) for mark, wrong in (("a", 2), ("b", 14)))
-    decide(chain, folder, config, first, f"{name}-1")
-    decide(chain, folder, config, worse, f"{name}-2")
-    shutil.rmtree(folder / f"{name}-2")
-    decide(chain, folder, config, worse, f"{name}-2")  # the same decision once more
-    experiment = client(folder).get_experiment_by_name(name).experiment_id
-    runs = client(folder).search_runs([experiment], f"tags.`{DECISION_TAG}` != ''", order_by=["start_time ASC"])
-    assert [run.data.tags[DECISION_TAG] for run in runs] == ["promoted", "refused"]
-    told = read_json(folder / f"{name}-2" / "promotion.json")
-    logged = runs[1].data.metrics
-    assert (logged["look"], logged["promoted"]) == (2, 0)
-    check = next(check for check in told["checks"] if check["name"] == "against the champion")
-    assert logged["check.against_the_champion.value"] == pytest.approx(check["value"])
-    assert logged["check.against_the_champion.passed"] == 0
-    assert logged["mcnemar.only_champion"] == told["tests"]["mcnemar"]["only_champion"] > 0
-    assert logged["delong.0.difference"] == pytest.approx(told["tests"]["delong"][0]["difference"])
-    kept = client(folder).download_artifacts(runs[1].info.run_id, "promotion.json", str(folder / f"{name}-2"))
-    assert read_json(Path(kept)) == told
-
-
-def test_a_champion_of_the_past_still_holds_a_challenger_to_its_level(chain: Chain, folder: Path, name: str) -> None:
-    config = EASY.model_copy(update={"model_name": name, "confidence": 0.51, "margin": 0.45})
-    evaluations = [
-        new_evaluation(chain, folder, f"{name}-{mark}", wrong) for mark, wrong in zip("abc", (0, 5, 9), strict=True)
-    ]
-    said = [
-        decide(chain, folder, config, each, f"{name}-{mark}") for mark, each in zip("abc", evaluations, strict=True)
-    ]
-    assert [one.decision for one in said] == ["promoted", "promoted", "refused"]
-    assert "against the best champion so far (version 1)" in said[2].reason
-
-
-def judge_at_once(folder: str, key: str) -> int:
-    return Registry.local(Path(folder), "model").look("hold-out", key, 50)
-
-
-def test_looks_of_processes_at_the_same_time_are_all_counted(folder: Path) -> None:
-    Registry.local(folder, "model").look("hold-out", "first", 50)
-    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:
-        numbers = list(pool.map(judge_at_once, [str(folder)] * 6, [f"key-{number}" for number in range(6)]))
-    assert min(numbers) >= 2
-    assert max(numbers) == 7
-    for number, count in Counter(sorted(numbers)).items():
-        assert sum(other <= number for other in numbers) <= number - 1, count  # never counted as an earlier one
-    registry = Registry.local(folder, "model")
-    assert [registry.look("hold-out", f"key-{key}", 50) for key in range(6)] == numbers
-    assert registry.look("hold-out", "one more", 50) == 8
-    assert registry.look("another hold-out", "one more", 50) == 1
