@@ -18,7 +18,9 @@ from scanloop.cli import app
 from scanloop.config import ExternalConfig
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.errors import ConfigError, TooFewLabelsError
-from scanloop.evaluation.external import matched, unpaired_difference
+from scanloop.evaluation.comparison import Holdout
+from scanloop.evaluation.external import external_metrics, matched, unpaired_difference
+from scanloop.evaluation.intervals import Resampling
 from scanloop.steps.validate_external import validate_external
 from scanloop.types import Interval
 
@@ -123,6 +125,18 @@ def test_the_difference_of_two_sets_covers_the_truth_as_often_as_it_says() -> No
         hits += found["low"] <= 0.2 <= found["high"]
     assert 0.92 <= hits / 400 <= 0.98
     assert unpaired_difference(values[0], {"value": None}) is None
+
+
+def test_three_classes_have_no_threshold_and_all_the_rest() -> None:
+    draw, labels = np.random.default_rng(1), np.arange(90) % 3
+    probabilities = draw.dirichlet([1, 1, 1], 90) * 0.5 + 0.5 * np.eye(3)[labels]
+    holdout = Holdout(labels, np.arange(90))
+    found = external_metrics(probabilities, holdout, ("a", "b", "c"), "a", 0.5, Resampling(100))
+    assert found["at_threshold"] is None
+    assert found["classes"] == {"a": 30, "b": 30, "c": 30}
+    expected = roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
+    assert found["metrics"]["auroc"].value == pytest.approx(expected)
+    np.testing.assert_array_equal(found["confusion"], confusion_matrix(labels, probabilities.argmax(axis=1)))
 
 
 def test_the_command_takes_a_folder_in_and_judges(run: dict[str, Path], tmp_path: Path) -> None:

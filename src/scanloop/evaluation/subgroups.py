@@ -22,7 +22,9 @@ COLUMNS = ("site", "modality")
 FEW_VALUES = 8
 """An attribute of numbers with more values is cut into three parts of as many images."""
 
-MOST_RESAMPLES = 10_000
+MOST_RESAMPLES, MOST_DRAWN = 10_000, 200_000_000
+"""Resamples of a gap at most, and images that all resamples together may draw beyond those of any other interval."""
+
 NOTE = (
     "Each metric's interval holds for itself alone; of many parts some look worse by chance. The gap to all other "
     "images has an interval that is widened for the number of gaps (Bonferroni): one without zero is a finding, to be "
@@ -88,7 +90,8 @@ def subgroups(
         comparisons += len(shown)
         found[name] = (shown, {"parts": len(members) - len(shown), "images": _hidden(members, shown)})
     share = (1 - plan.confidence) / max(comparisons, 1)
-    joint = replace(plan, confidence=1 - share, resamples=min(MOST_RESAMPLES, max(plan.resamples, round(10 / share))))
+    affordable = min(MOST_RESAMPLES, MOST_DRAWN // len(holdout.labels), round(10 / share))
+    joint = replace(plan, confidence=1 - share, resamples=max(plan.resamples, affordable))
     return {
         "min_groups": min_groups,
         "comparisons": comparisons,
