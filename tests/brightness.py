@@ -13,9 +13,9 @@ from split_files import write_split_lists
 from scanloop.archive.shards import ShardWriter
 from scanloop.artifacts import read_table, write_json, write_table
 from scanloop.bundle.facts import BundleFacts, Calibration
+from scanloop.bundle.write import write_bundle
 from scanloop.calibration.calibrator import Calibrator
 from scanloop.calibration.conformal import no_conformal
-from scanloop.bundle.write import write_bundle
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.types import Image
 
@@ -123,7 +123,8 @@ def new_run(folder: Path, test: bool, promoted: bool = True, learnt: int = 2) ->
         write_table(folder / name, "out_of_fold.parquet", scored)
         write_table(folder / name, "learnt.parquet", pd.concat([known, pseudo]))
         facts = BundleFacts(
-            "mean brightness", "none", CLASSES, "cancer", Preprocess(32, 16), Calibration(Calibrator("none"), "", 30, 15),
+            "mean brightness", "none", CLASSES, "cancer", Preprocess(32, 16),
+            Calibration(Calibrator("none"), "", 30, 15),
             no_conformal(2),
             tuple(draw_slices(3)[0]), "d" * 64,
             {"labelled": {"cancer": len(known)}, "pseudo_labelled": {"cancer": pseudo_labelled}},
