@@ -25,12 +25,16 @@ which is like the labels.
 
 import argparse
 import json
+import re
+import tarfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_learn import data_dir, features, load_tar, rows_of
+from bench_learn import data_dir, features, rows_of
 from scipy import stats
 
 LABELS, FOLDS, ALPHA = 100, 5, 0.1
@@ -41,8 +45,12 @@ FILES = {"pneumoniamnist": "pneumoniamnist_rebuilt", "breastmnist": "breastmnist
 def official_parts(name: str) -> np.ndarray:
     """Part of each image, "train", "val" or "test", in the order of bench_learn's features."""
     if name == "kermany":
-        _, names, _ = load_tar("kermany_cxr_224.tar", r"train|test")
-        return np.array(["test" if "test" in one.split("/") else "train" for one in names])
+        parts: dict[bytes, str] = {}  # each byte string once, in the order of load_tar
+        with tarfile.open(data_dir() / "kermany_cxr_224.tar") as tar:
+            for one in sorted((one for one in tar if re.search(r"\.jpe?g$", one.name)), key=lambda one: one.name):
+                payload = tar.extractfile(one).read()  # type: ignore[union-attr]
+                parts.setdefault(payload, "test" if "test" in one.name.split("/") else "train")
+        return np.array(list(parts.values()))
     arrays = np.load(data_dir() / "medmnist" / f"{FILES[name]}.npz")
     return np.repeat(("train", "val", "test"), [len(arrays[f"{part}_labels"]) for part in ("train", "val", "test")])
 
@@ -153,21 +161,36 @@ def summed(values: list[float]) -> list[float]:
     return [round(mean, 4), round(mean - half, 4), round(mean + half, 4)]
 
 
-def drawn_labels(parts: tuple[Any, ...], train: np.ndarray, test: Any, draws: int) -> dict[str, Any]:
-    """Figures with 100 labels."""
+def kept(path: Path | None, make: Callable[[], Any]) -> Any:
+    """What a killed run left in a file, or what is made and left there now."""
+    if path is not None and path.exists():
+        return json.loads(path.read_text())
+    made = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(made))
+    return made
+
+
+def drawn_labels(
+    parts: tuple[Any, ...], train: np.ndarray, test: Any, draws: int, resume: Path | None
+) -> dict[str, Any]:
+    """Figures with 100 labels; each draw is kept below `resume`."""
     vectors, labels, groups = parts
-    by_map: dict[str, list[dict[str, float]]] = {}
-    everything: list[dict[str, Any]] = []
-    for seed in range(draws):
+
+    def one(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
         order = np.random.default_rng(seed).permutation(np.flatnonzero(train))
         _, first = np.unique(groups[order], return_index=True)
         rows = order[np.sort(first)[:LABELS]]
         rest = rows_of(vectors, labels, groups, order[~np.isin(groups[order], groups[rows])])
         said, facts = one_draw(rows_of(vectors, labels, groups, rows), rest, test, 2, seed)
-        by_map.setdefault("like_the_labels", []).append(facts.pop("like_the_labels"))
-        everything.append(facts | {"share_pool": float(rest.labels.mean())})
-        for name, probabilities in said.items():
-            by_map.setdefault(name, []).append(judged(probabilities, test.labels, seed))
+        errors = {name: judged(probabilities, test.labels, seed) for name, probabilities in said.items()}
+        errors["like_the_labels"] = facts.pop("like_the_labels")
+        return errors, facts | {"share_pool": float(rest.labels.mean())}
+
+    results = [kept(resume and resume / f"{seed}.json", partial(one, seed)) for seed in range(draws)]
+    by_map = {name: [errors[name] for errors, _ in results] for name in results[0][0]}
+    everything = [facts for _, facts in results]
     figures: dict[str, Any] = {
         name: {key: summed([row[key] for row in rows]) for key in rows[0]} for name, rows in by_map.items()
     }
@@ -198,6 +221,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--labels", nargs="+", choices=("100", "all"), default=("100", "all"))
+    parser.add_argument("--resume", type=Path, help="folder in which draws are kept; killed, the same command goes on")
     parser.add_argument("--cache", type=Path, default=Path("runs/.features"))
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"benchmark": "bench_calibration", "n": arguments.draws, "labels": LABELS}
@@ -217,7 +241,8 @@ def main() -> None:
             "positives_test": round(float(test.labels.mean()), 4),
         }
         if "100" in arguments.labels:
-            row["100_labels"] = drawn_labels((vectors, labels, groups), train, test, arguments.draws)
+            resume = arguments.resume and arguments.resume / name
+            row["100_labels"] = drawn_labels((vectors, labels, groups), train, test, arguments.draws, resume)
         if "all" in arguments.labels:
             row["all_labels"] = all_labels((vectors, labels, groups), train, test)
         row["seconds"] = round(time.perf_counter() - started, 1)

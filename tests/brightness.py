@@ -14,7 +14,12 @@ from scanloop.archive.shards import ShardWriter
 from scanloop.artifacts import read_table, write_json, write_table
 from scanloop.bundle.facts import BundleFacts, Calibration
 from scanloop.bundle.write import write_bundle
+<<<<<<< HEAD
 from scanloop.embedding.cache import write_vectors
+=======
+from scanloop.calibration.calibrator import Calibrator
+from scanloop.calibration.conformal import no_conformal
+>>>>>>> 910751453814bef26c9b7db2b03922806a02178a
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.types import Image
 
@@ -122,7 +127,9 @@ def new_run(folder: Path, test: bool, promoted: bool = True, learnt: int = 2) ->
         write_table(folder / name, "out_of_fold.parquet", scored)
         write_table(folder / name, "learnt.parquet", pd.concat([known, pseudo]))
         facts = BundleFacts(
-            "mean brightness", "none", CLASSES, "cancer", Preprocess(32, 16), Calibration(1.0, "none", 30, 15),
+            "mean brightness", "none", CLASSES, "cancer", Preprocess(32, 16),
+            Calibration(Calibrator("none"), "", 30, 15),
+            no_conformal(2),
             tuple(draw_slices(3)[0]), "d" * 64,
             {"labelled": {"cancer": len(known)}, "pseudo_labelled": {"cancer": pseudo_labelled}},
             {}, 8, 10**6,
