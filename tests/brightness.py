@@ -14,12 +14,9 @@ from scanloop.archive.shards import ShardWriter
 from scanloop.artifacts import read_table, write_json, write_table
 from scanloop.bundle.facts import BundleFacts, Calibration
 from scanloop.bundle.write import write_bundle
-<<<<<<< HEAD
-from scanloop.embedding.cache import write_vectors
-=======
 from scanloop.calibration.calibrator import Calibrator
 from scanloop.calibration.conformal import no_conformal
->>>>>>> 910751453814bef26c9b7db2b03922806a02178a
+from scanloop.embedding.cache import write_vectors
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.types import Image
 
