@@ -68,7 +68,7 @@ def _on_features(cell: Cell, bench: Bench, rows: Labels) -> np.ndarray:
     chosen = SUPERVISED
     if cell.arm == "policy":
         chosen = choose(gather(known, pool, data.classes, folds, REPEATS, cell.seed)).name
-    return heads(tuned, known, pool)[chosen].logits(test) / tuned.temperature
+    return heads(tuned, known, pool, [] if chosen == SUPERVISED else [chosen])[chosen].logits(test) / tuned.temperature
 
 
 def _pixels(part: Part, rows: Labels, preprocess: Preprocess) -> Tensor:
