@@ -113,7 +113,8 @@ def test_earlier_blocks_take_smaller_steps_and_the_head_its_own(
     monkeypatch.setattr(torch.optim, "AdamW", spy)
     model = finetune(encoder, head, maps, CONFIG, seed=0)
     third, last, top = seen[0].param_groups
-    assert [group["lr"] for group in (third, last, top)] == [3e-5, 1e-4, 1e-3]
+    assert [group["initial_lr"] for group in (third, last, top)] == [3e-5, 1e-4, 1e-3]
+    assert [group["lr"] for group in (third, last, top)] == pytest.approx([0, 0, 0], abs=1e-9)  # at the end
     for group, module in zip((third, last, top), (*model.encoder.blocks[-2:], model.head), strict=True):
         assert {id(one) for one in group["params"]} == {id(one) for one in module.parameters()}
     moved = [
@@ -125,7 +126,7 @@ def test_earlier_blocks_take_smaller_steps_and_the_head_its_own(
 
 def test_training_lowers_the_loss_on_its_own_rows(encoder: Encoder, maps: Maps) -> None:
     blank = Head(np.zeros((256, 2)), np.zeros(2))
-    config = CONFIG.model_copy(update={"finetune_epochs": 8, "learning_rate": 5e-3, "head_learning_rate": 5e-3})
+    config = CONFIG.model_copy(update={"finetune_epochs": 16, "learning_rate": 5e-3, "head_learning_rate": 5e-3})
     model = finetune(encoder, blank, maps, config, seed=0)
     logits = torch.from_numpy(tail_logits(model, maps.values))
     assert torch.nn.functional.cross_entropy(logits, torch.from_numpy(maps.targets)) < np.log(2) - 0.05
@@ -173,7 +174,7 @@ def material(bought: int = 0, pool: int = 0, n: int = 36) -> Material:
     like = new_known(n=max(pool, 1), d=256, seed=5)
     groups = np.array([f"g{row:04d}" for row in range(pool)], dtype=object)  # the pool shares the labelled groups
     rows = Pool(np.array([f"u{row}" for row in range(pool)], dtype=object), like.vectors[:pool], groups)
-    targets = Targets(np.eye(2)[like.labels[:pool]], np.ones(pool))
+    targets = Targets(np.eye(2)[like.labels[:pool]], np.ones(pool), np.arange(pool))
     recipe = Recipe("mixture" if pool else SUPERVISED, (0.6, 0.6) if pool else None, RULE)
     pool_numbers = 1000 + torch.arange(pool).view(-1, 1, 1, 1).expand(pool, 64, 4, 4).half()
     return Material(known, numbers, rows, pool_numbers, targets, recipe, 2)
@@ -277,3 +278,22 @@ def test_what_is_configured_of_the_loss_changes_the_model(
     rare = Maps(maps.values, np.eye(2)[(np.arange(24) % 4 == 0).astype(int)], maps.weights)
     plain, other = (finetune(encoder, head, rare, CONFIG.model_copy(update=one), seed=0) for one in ({}, changes))
     assert not equal(state(plain), state(other))
+
+
+def test_soft_labels_teach_the_head_and_no_block(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuff, calls = material(pool=18), []
+    soft = replace(stuff.targets, promoted=np.empty(0, dtype=np.int64))
+    stuff = replace(stuff, targets=soft, recipe=Recipe("mixture", None, RULE))
+
+    def spy(encoder: Encoder, head: Head, maps: Maps, *rest: Any) -> Classifier:
+        calls.append((head, maps.values[:, 0, 0, 0].numpy().astype(int)))
+        return Classifier(encoder, head)
+
+    monkeypatch.setattr(two_stage, "finetune", spy)
+    train(encoder, stuff, CONFIG)
+    assert len(calls) >= PLAN.folds * PLAN.repeats
+    assert all((numbers < 1000).all() for _, numbers in calls)
+    alone = replace(stuff, recipe=Recipe(SUPERVISED, None, RULE))
+    count = len(calls)
+    train(encoder, alone, CONFIG)
+    assert not np.allclose(calls[0][0].weights, calls[count][0].weights)  # the head heard the pool

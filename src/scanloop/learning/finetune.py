@@ -71,7 +71,8 @@ def frozen_maps(encoder: Encoder, images: Tensor) -> Tensor:
 def finetune(encoder: Encoder, head: Head, maps: Maps, config: RetrainConfig, seed: int) -> Classifier:
     """Classifier whose head and last two blocks were trained on from the frozen stage; the encoder stays as it is.
 
-    Batch norms keep their statistics: a few dozen slices would make them worse.
+    Batch norms keep their statistics: a few dozen slices would make them worse. Rates fall to zero by half a cosine
+    (Loshchilov and Hutter, arXiv:1608.03983): at a constant rate the last few batches move a small set's model.
 
     Args:
         encoder: Pretrained.
@@ -92,7 +93,9 @@ def finetune(encoder: Encoder, head: Head, maps: Maps, config: RetrainConfig, se
     parameters = [parameter for group in groups for parameter in group["params"]]
     weights = torch.from_numpy(balanced_weights(maps.targets)).float() if config.class_weights else None
     draw = np.random.default_rng([seed, 1])
-    for rows in _batches(maps.weights, config, seed):
+    batches = list(_batches(maps.weights, config, seed))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=len(batches))
+    for rows in batches:
         given = torch.from_numpy(maps.targets[rows]).float()
         values, targets = mixed(maps.values[rows].float(), given, config.mixup, draw)
         logits = model.tail(values)
@@ -101,6 +104,7 @@ def finetune(encoder: Encoder, head: Head, maps: Maps, config: RetrainConfig, se
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
         optimizer.step()
+        schedule.step()
     return model
 
 

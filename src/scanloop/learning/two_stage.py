@@ -134,9 +134,12 @@ def _fold(encoder: Encoder, material: Material, config: RetrainConfig, cut: Fold
 
 
 def _maps(material: Material, known_rows: Labels, pool_rows: Labels, targets: Targets) -> Maps:
-    """Feature maps of labelled rows, and of the pool's that weigh anything; these weigh no more than those together."""
-    kept = np.flatnonzero(targets.weights > 0)
-    weights = targets.weights[kept] * min(1.0, len(known_rows) / max(targets.weights.sum(), 1e-12))
+    """Feature maps of labelled rows, and of the pool's promoted ones; these weigh no more than those together.
+
+    Soft labels teach the head alone: they know what the frozen features know, and would hold the moving ones back.
+    """
+    kept = targets.promoted
+    weights = targets.weights[kept] * min(1.0, len(known_rows) / max(targets.weights[kept].sum(), 1e-12))
     values = [material.known_maps[torch.from_numpy(known_rows)], material.pool_maps[torch.from_numpy(pool_rows[kept])]]
     given = np.eye(material.classes)[material.known.labels[known_rows]]
     probabilities = np.concatenate([given, targets.probabilities[kept]])

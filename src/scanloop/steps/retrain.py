@@ -64,7 +64,8 @@ def retrain(
 ) -> RetrainSummary:
     """Bundle of a classifier trained in two stages and calibrated out of fold.
 
-    First a head on frozen features, then the last two blocks and the head with discriminative learning rates; the
+    First a head on frozen features, then the last two blocks and the head with discriminative learning rates, from
+    labels and promoted ones alone, since soft labels say what the frozen features know and would hold others back; the
     stage with the smaller out-of-fold log-loss is kept. The calibrator is chosen and fitted on out-of-fold logits of
     the randomly drawn labels alone, by repeated group cross-validation of the whole recipe, what the pool teaches
     included; so are the thresholds of the sets of classes. The shares of the classes in the pool are estimated and
@@ -163,7 +164,7 @@ def _taught(
     classes: list[str],
 ) -> tuple[Pool, Targets, Recipe]:
     """Images of the pool that were drawn to be learnt from, without what was pushed out since, and how they teach."""
-    table = pd.DataFrame({"slice_id": [], "soft": [], "weight": []}, dtype=object)
+    table = pd.DataFrame({"slice_id": [], "soft": [], "weight": [], "promoted": []}, dtype=object)
     recipe = Recipe(SUPERVISED, None, PseudoLabelConfig())
     if pseudo_labels is not None:
         facts = read_json(pseudo_labels / "certificate.json")
@@ -176,7 +177,8 @@ def _taught(
     ids = table["slice_id"].tolist()
     groups = manifest.set_index("slice_id")["group_id"].loc[ids].to_numpy(dtype=object)
     soft = np.stack(table["soft"].tolist()) if ids else np.empty((0, len(classes)))
-    targets = Targets(soft.astype(np.float64), table["weight"].to_numpy(dtype=np.float64))
+    promoted = np.flatnonzero(table["promoted"].to_numpy(dtype=bool))
+    targets = Targets(soft.astype(np.float64), table["weight"].to_numpy(dtype=np.float64), promoted)
     return Pool(np.array(ids, dtype=object), vectors.of(ids), groups), targets, recipe
 
 

@@ -1,7 +1,7 @@
 """What a semi-supervised method is: it turns opinions on a pool into soft labels, from which a head learns as well."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -19,14 +19,16 @@ class Targets:
     Attributes:
         probabilities: (n, classes); rows sum to 1.
         weights: (n,) weight of each row's loss, at least 0; a given label has the weight 1.
+        promoted: Indices (k,) of rows whose target is a promoted label.
     """
 
     probabilities: Float
     weights: Float
+    promoted: Labels = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def promoting(self, rows: Labels, probabilities: Float, weight: float) -> "Targets":
-        """The same with other targets (k, classes) of one weight for some rows (k,)."""
-        changed = Targets(self.probabilities.copy(), self.weights.copy())
+        """The same with promoted labels, as targets (k, classes) of one weight, for some rows (k,)."""
+        changed = Targets(self.probabilities.copy(), self.weights.copy(), rows)
         changed.probabilities[rows], changed.weights[rows] = probabilities, weight
         return changed
 
