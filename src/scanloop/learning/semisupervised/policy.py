@@ -32,8 +32,8 @@ METHODS: Mapping[str, Method] = {
 """Methods by name."""
 
 TRIED = ("mixture", "consensus", "spreading")
-"""Methods that the policy tries, the first first: on no set of docs/studies/unlabelled-images.md did one lose. Hard
-labels, by agreement or by the rule, did, and are there to be compared with."""
+"""Methods that the policy tries, the first first: those of soft labels. Hard ones, by agreement or by the rule, gained
+less than the first on every set of docs/studies/unlabelled-images.md, and are there to be compared with."""
 
 
 @dataclass(frozen=True)
