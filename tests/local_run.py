@@ -13,7 +13,7 @@ from scanloop.artifacts import KINDS, is_exempt
 from scanloop.provenance import file_digest
 
 ROOT = Path(__file__).parents[1]
-ARTIFACTS = (*KINDS, "baseline")
+ARTIFACTS = (*(kind for kind in KINDS if kind != "external"), "baseline")
 TINY = """
 name: tiny
 seed: 3

@@ -14,6 +14,8 @@ from scanloop.artifacts import read_json, read_table, write_json, write_table
 from scanloop.bundle.facts import BundleFacts, Calibration
 from scanloop.bundle.read import read_bundle
 from scanloop.bundle.write import write_bundle
+from scanloop.calibration.calibrator import Calibrator
+from scanloop.calibration.conformal import no_conformal
 from scanloop.cli import app
 from scanloop.config import ExternalConfig
 from scanloop.embedding.preprocess import Preprocess
@@ -66,7 +68,8 @@ def test_metrics_are_those_of_the_model_as_it_is_at_the_threshold_fixed_before(
         entry = found["at_threshold"][name]
         assert entry["value"] == pytest.approx(value), name
         assert entry["low"] <= value <= entry["high"]
-    assert (found["at_threshold"]["threshold"], found["calibration"]) == (0.7, "temperature")
+    method = read_bundle(run["bundle"]).calibrator.method
+    assert (found["at_threshold"]["threshold"], found["calibration"]) == (0.7, method)
     assert (summary.images, summary.groups, summary.left_out) == (20, 10, 10)  # 10 labelled ones were learnt from
     table = read_table(tmp_path / "external", "predictions.parquet")
     assert len(table) == 20
@@ -178,7 +181,8 @@ def real_bundle(folder: Path, archive: Path) -> Path:
     write_table(folder, "learnt.parquet", learnt)
     counts = {name: int((labels == number).sum()) for number, name in enumerate(classes)}
     facts = BundleFacts(
-        "smallcnn + linear head", "smallcnn", classes, "PNEUMONIA", preprocess, Calibration(1.0, "none", 300, 300),
+        "smallcnn + linear head", "smallcnn", classes, "PNEUMONIA", preprocess,
+        Calibration(Calibrator("none"), "none", 300, 300), no_conformal(2),
         tuple(images[:3]), "d" * 64, {"labelled": counts}, {}, 8, 10**7,
     )  # fmt: skip
     write_bundle(folder, Classifier(encoder, head), facts)

@@ -163,7 +163,8 @@ def test_a_held_out_slice_among_the_promoted_ones_is_not_trained_on(chain: Chain
     table, manifest = read_table(folder, "pseudo_labels.parquet"), read_table(chain["catalog"], "manifest")
     held_out = manifest.loc[manifest["split"] == "test", "slice_id"].iloc[0]
     forged = table["slice_id"] == held_out
-    table.loc[forged, ["promoted", "label", "knn_label"]] = [True, "lesion", "lesion"]
+    table.loc[forged, ["promoted", "label", "knn_label", "weight"]] = [True, "lesion", "lesion", 0.5]
+    table["soft"] = [[1.0, 0.0] if one else soft for one, soft in zip(forged, table["soft"], strict=True)]
     write_table(folder, "pseudo_labels.parquet", table)
     inputs = chain.inputs("catalog", "encoder", "embeddings", "triage", "labels")
     with pytest.raises(LeakageError, match=f"retrain learns from slice {held_out}"):
@@ -172,11 +173,11 @@ def test_a_held_out_slice_among_the_promoted_ones_is_not_trained_on(chain: Chain
 
 def test_a_bundle_names_every_slice_that_it_learnt_from(chain: Chain) -> None:
     learnt = read_learnt(chain["bundle"])
-    promoted = read_table(chain["pseudo_labels"], "pseudo_labels.parquet").query("promoted")["slice_id"]
+    taught = read_table(chain["pseudo_labels"], "pseudo_labels.parquet").query("weight > 0")["slice_id"]
     manifest, bought = read_table(chain["catalog"], "manifest"), read_table(chain["labels"], "labels.parquet")
     given_ = manifest[(manifest["split"] == "train") & manifest["label"].notna()]["slice_id"]
     by_source = learnt.groupby("source")["slice_id"].agg(set)
-    assert by_source["pseudo_labelled"] == set(promoted)
+    assert by_source["pseudo_labelled"] == set(taught)
     assert by_source["labelled"] == set(given_) | set(bought["slice_id"])
     assert set(read_learnt(chain["baseline"])["source"]) == {"labelled"}
 

@@ -1,6 +1,5 @@
 """Pseudo-labels: the rule, what it leaves alone, and trials in which no held-out group has any part."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +9,10 @@ import pytest
 from chain import LENIENT, PLAN, Chain
 from learning_data import new_known, new_pool
 
-from scanloop.artifacts import read_json, read_table, write_json, write_table
-from scanloop.config import AcquireConfig, OracleConfig, PseudoLabelConfig
+from scanloop.artifacts import read_json, read_table
+from scanloop.config import PseudoLabelConfig
 from scanloop.embedding.cache import Embeddings
 from scanloop.errors import LeakageError, TooFewLabelsError
-from scanloop.learning import teaching
 from scanloop.learning.dataset import Known, Pool, known_rows, pool_rows
 from scanloop.learning.heads import fit_head, tune_head
 from scanloop.learning.pseudo_labels import propose
@@ -24,8 +22,6 @@ from scanloop.learning.semisupervised.method import fit_on_targets
 from scanloop.learning.semisupervised.policy import SUPERVISED
 from scanloop.learning.semisupervised.recipe import Recipe
 from scanloop.learning.trial import trial_by_cross_validation, trial_on_validation
-from scanloop.steps.acquire import acquire
-from scanloop.steps.oracle import oracle
 from scanloop.steps.pseudo_label import pseudo_label
 
 RULE = PseudoLabelConfig(neighbours=5, cross_validation=PLAN)
@@ -286,58 +282,3 @@ def test_three_groups_of_a_class_among_many_of_the_other_can_be_tried(seed: int)
     plan = PLAN.model_copy(update={"seed": seed})
     trial = trial_by_cross_validation(replace(known, labels=labels), new_pool(), PROMOTING, plan, seed)
     assert np.isfinite(trial.semi_supervised).all()
-
-
-def test_an_audit_bought_through_the_queue_certifies_and_the_rules_head_has_not_learnt_from_it(
-    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inputs = chain.inputs("catalog", "embeddings", "triage")
-    plan = AcquireConfig(seed=3, budget_eur=8.0, audit=12)
-    asked = acquire(plan, **inputs, output=tmp_path / "queue")
-    queue = read_table(tmp_path / "queue", "queue.parquet")
-    assert (asked.labels, asked.audit) == (len(queue), 12)
-    assert queue["purpose"].tolist() == ["audit"] * 12 + ["train"] * (len(queue) - 12)
-    assert queue["slice_id"].is_unique
-    again = acquire(plan, **inputs, labels=chain["labels"], output=tmp_path / "next")
-    assert again.audit == 12  # none of the labels bought before was an audit
-    oracle(OracleConfig(), catalog=chain["catalog"], queue=tmp_path / "queue", output=tmp_path / "labels")
-    none_left = acquire(plan, **inputs, labels=tmp_path / "labels", output=tmp_path / "last")
-    assert none_left.audit == 0
-    seen: list[Known] = []
-
-    def spy(known: Known, *rest: object) -> object:
-        seen.append(known)
-        return tune_head(known, *rest)
-
-    monkeypatch.setattr(teaching, "tune_head", spy)
-    audited = set(queue.loc[queue["purpose"] == "audit", "slice_id"])
-    config = LENIENT.model_copy(update={"uncertified": False, "precision": 0.99, "delta": 0.01})
-    refused = pseudo_label(config, **inputs, labels=tmp_path / "labels", output=tmp_path / "refused")
-    blind, learner = seen
-    assert not audited & set(blind.slice_ids)
-    assert audited <= set(learner.slice_ids)
-    assert (refused.certificate, refused.promoted) == ("refused", 0)
-    refusal = read_json(tmp_path / "refused" / "certificate.json")["certificate"]["reason"]
-    assert "more images drawn at random" in refusal
-    said = read_table(tmp_path / "refused", "pseudo_labels.parquet").drop_duplicates("slice_id").set_index("slice_id")
-    assert (said.loc[list(audited), "reason"] == "audited").all()
-    answers = read_table(tmp_path / "labels", "labels.parquet")
-    agreeing = answers["label"].where(answers["purpose"] == "train", answers["slice_id"].map(said["label"]))
-    shutil.copytree(tmp_path / "labels", tmp_path / "agreeing")
-    write_table(tmp_path / "agreeing", "labels.parquet", answers.assign(label=agreeing))
-    record = read_json(tmp_path / "agreeing" / "artifact.json")
-    write_json(tmp_path / "agreeing" / "artifact.json", record | {"key": "another"})
-    config = config.model_copy(update={"precision": 0.6, "delta": 0.2})
-    summary = pseudo_label(config, **inputs, labels=tmp_path / "agreeing", output=tmp_path / "pseudo_labels")
-    facts = read_json(tmp_path / "pseudo_labels" / "certificate.json")
-    assert (summary.certificate, facts["audited"]) == ("certified", 12)
-    table = read_table(tmp_path / "pseudo_labels", "pseudo_labels.parquet").drop_duplicates("slice_id")
-    table = table.set_index("slice_id")
-    pd.testing.assert_series_equal(table["confidence"], said["confidence"])  # whatever the audit's answers are
-    (claim,) = facts["certificate"]["certificate"]["claims"]
-    assert claim["errors"] == 0
-    assert claim["audited"] <= (table.loc[list(audited), "confidence"] >= claim["threshold"]).sum()
-    promoted = table[table["promoted"]]
-    assert len(promoted) == summary.promoted > 0
-    assert (promoted["confidence"] >= claim["threshold"]).all()
-    assert (promoted["weight"] == config.weight).all()

@@ -9,7 +9,7 @@ import pytest
 from chain import LENIENT, PLANS, Chain
 from typer.testing import CliRunner
 
-from scanloop import build
+from scanloop import build, replacing
 from scanloop.artifacts import read_json, read_table
 from scanloop.cli import app
 from scanloop.errors import ArtifactError
@@ -69,7 +69,7 @@ def test_another_wave_or_a_folder_without_pseudo_labels_is_refused(run: Path, tm
     assert not (run / build.UNFINISHED_UNPROMOTION).exists()
 
 
-@pytest.mark.parametrize("moment", ["_swap", "rename"])
+@pytest.mark.parametrize("moment", ["before the renames", "between them"])
 def test_a_kill_in_the_middle_stops_the_run_until_it_is_taken_back_for_good(
     run: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -77,12 +77,12 @@ def test_a_kill_in_the_middle_stops_the_run_until_it_is_taken_back_for_good(
         pass
 
     def dies(new: Path, output: Path) -> None:
-        if moment == "rename":
-            output.rename(build._retired(output))
+        if moment == "between them":
+            output.rename(replacing.retired(output))
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, "_swap", dies)
+        patch.setattr(replacing, "swap", dies)
         with pytest.raises(Killed):
             take_back(run, 1, "a test")
     asked = inputs(run, "catalog", "embeddings", "triage", "labels")

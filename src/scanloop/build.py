@@ -15,12 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
-from filelock import FileLock, Timeout
-
 from scanloop.artifacts import check_artifact, is_exempt, read_json, write_bytes, write_json
 from scanloop.errors import ArtifactError, ScanloopError
 from scanloop.liveness import beating, end_without_owner, owned, seconds_worked
 from scanloop.provenance import Source, code_digest, digest, file_digest, machine, packages, source_digest
+from scanloop.replacing import locked, swap
 from scanloop.sources import Section
 from scanloop.storage.address import is_remote, local_path
 
@@ -66,7 +65,7 @@ def step(
                 name: Path(value) for name, value in arguments.items() if isinstance(value, Path) and name != "output"
             }
             name = function.__name__
-            with owned(), errors_recorded(output), _locked(output):
+            with owned(), errors_recorded(output), locked(output):
                 _refuse_half_changed(output.parent)
                 outside = [one for source in sources(config) if (one := _found_source(source)) is not None]
                 record = _record(kind, name, function.__module__, config, inputs, outside)
@@ -222,20 +221,6 @@ def _complete(partial: Path, record: dict[str, Any], made_from: dict[str, Any]) 
     write_json(partial / RECORD, record | {"files": entries})
 
 
-@contextmanager
-def edited(output: Path) -> Iterator[Path]:
-    """A copy of an artifact to change; it takes the artifact's place when the block ends without an error.
-
-    Whenever the process dies, the artifact is the old one or the new one, at the latest when it is locked again.
-    """
-    with _locked(output):
-        copy = output.with_name(f".{output.name}.edited")
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(output, copy)
-        yield copy
-        _swap(copy, output)
-
-
 def _publish(partial: Path, output: Path) -> None:
     """Make the completed directory the artifact, by renaming it; an older artifact of the name goes first.
 
@@ -243,37 +228,7 @@ def _publish(partial: Path, output: Path) -> None:
     """
     end_without_owner()
     shutil.rmtree(partial / SCRATCH, ignore_errors=True)
-    _swap(partial, output)
-
-
-def _swap(new: Path, output: Path) -> None:
-    retired = _retired(output)
-    if output.exists():
-        output.rename(retired)
-    new.rename(output)
-    shutil.rmtree(retired, ignore_errors=True)
-
-
-def _retired(output: Path) -> Path:
-    return output.with_name(f".{output.name}.retired")
-
-
-@contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output.with_name(f".{output.name}.lock"))
-    try:
-        lock.acquire(timeout=2)
-    except Timeout:
-        logger.info("%s: another process is writing it; waiting for it to finish or die", output)
-        lock.acquire()
-    try:
-        if not output.exists() and _retired(output).exists():  # a process was killed between the renames of a swap
-            _retired(output).rename(output)
-        shutil.rmtree(_retired(output), ignore_errors=True)
-        yield
-    finally:
-        lock.release()
+    swap(partial, output)
 
 
 @contextmanager

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from scanloop.artifacts import read_json, read_table, write_json, write_table
-from scanloop.build import RECORD, UNFINISHED_UNPROMOTION, edited, made_under
+from scanloop.build import RECORD, UNFINISHED_UNPROMOTION, made_under
 from scanloop.erasure.records import describe_again
 from scanloop.errors import ArtifactError
 from scanloop.provenance import digest
+from scanloop.replacing import edited
 
 
 def take_back(run: Path, wave: int, reason: str, *, dry_run: bool = False) -> dict[str, Any]:

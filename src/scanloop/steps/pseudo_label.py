@@ -12,6 +12,7 @@ from scanloop.archive.splits import assert_learnt_from_train, proven_manifest
 from scanloop.artifacts import read_json, read_table, write_json, write_table
 from scanloop.build import step
 from scanloop.calibration.scaling import probabilities_of
+from scanloop.config import PseudoLabelConfig
 from scanloop.embedding.cache import Embeddings, read_embeddings
 from scanloop.learning.dataset import (
     AUDIT,
@@ -27,7 +28,6 @@ from scanloop.learning.heads import TunedHead
 from scanloop.learning.promotion import Promotion
 from scanloop.learning.teaching import Teaching, teach
 from scanloop.provenance import digest
-from scanloop.sections.pool import PseudoLabelConfig
 
 
 @dataclass(frozen=True)
