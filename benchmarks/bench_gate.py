@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from scanloop.evaluation.tallies import lower_bound, macro_f1_difference, tally, tilted_p_value
+from scanloop.grouping import one_a_group
 
 BOTH_WRONG, MARGIN, TOGETHER = 0.03, 0.02, 0.6
 
@@ -48,8 +49,7 @@ def passes(rng: np.random.Generator, drawn: tuple[np.ndarray, ...], tail: float)
     """Whether a challenger passes the bound, and the chance."""
     labels, champion, challenger, index = drawn
     found = tally(labels, index, [challenger, champion], 2)
-    order = rng.permutation(len(index))
-    rows = order[np.unique(index[order], return_index=True)[1]]
+    rows = one_a_group(index, rng)
     one = tally(labels[rows], index[rows], [challenger[rows], champion[rows]], 2)
     bound = lower_bound(found, macro_f1_difference(found), tail, 0) >= -MARGIN
     return bound, tilted_p_value(one, macro_f1_difference(one), -MARGIN, tail, 0) <= tail

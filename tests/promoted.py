@@ -1,11 +1,13 @@
 """Evaluations with mistakes as planned, and what is asked of the registry: what the tests of promote start from."""
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from chain import Chain
 from mlflow.tracking import MlflowClient
 
@@ -15,6 +17,25 @@ from scanloop.steps.promote import promote
 from scanloop.tracking import LOOKS
 
 EASY = PromoteConfig(min_f1=0.0, margin=0.3, min_groups=5, confidence=0.6)
+
+_names = itertools.count()
+
+
+@pytest.fixture(scope="module", name="folder")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run folder, one database; each test has a registered model of its own."""
+    return tmp_path_factory.mktemp("promoted")
+
+
+@pytest.fixture(name="name")
+def model_name() -> str:
+    return f"model-{next(_names)}"
+
+
+@pytest.fixture(autouse=True)
+def no_looks(folder: Path) -> None:
+    """All tests have one hold-out: each begins as though nothing had been judged on it."""
+    forget_looks(folder)
 
 
 def forget_looks(folder: Path) -> None:

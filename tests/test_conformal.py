@@ -14,8 +14,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
-from scanloop.calibration.conformal import Conformal, conformal_from, fit_conformal, no_conformal, one_a_group
+from scanloop.calibration.conformal import Conformal, conformal_from, fit_conformal, no_conformal
 from scanloop.errors import BundleError
+from scanloop.grouping import one_a_group
 
 
 class Told(ClassifierMixin, BaseEstimator):

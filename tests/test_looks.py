@@ -1,35 +1,15 @@
 """Looks are counted and bounded, decisions logged, and former champions still hold a challenger to their level."""
 
-import itertools
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from chain import Chain
-from promoted import EASY, client, decide, forget_looks, new_evaluation
+from promoted import EASY, client, decide, model_name, new_evaluation, no_looks, run_folder  # noqa: F401  fixtures
 
 from scanloop.artifacts import read_json
 from scanloop.tracking import DECISION_TAG, Registry
-
-_names = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One run folder, one database; each test has a registered model of its own."""
-    return tmp_path_factory.mktemp("looks")
-
-
-@pytest.fixture
-def name() -> str:
-    return f"model-{next(_names)}"
-
-
-@pytest.fixture(autouse=True)
-def untouched(folder: Path) -> None:
-    """All tests have one hold-out: each begins as though nothing had been judged on it."""
-    forget_looks(folder)
 
 
 def test_each_model_is_a_look_and_a_model_judged_again_is_none(chain: Chain, folder: Path, name: str) -> None:

@@ -1,6 +1,5 @@
 """Promote: a decision on bounds, carried out once in a real MLflow registry, whatever dies in between."""
 
-import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import pytest
 from chain import PLANS, Chain
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from promoted import EASY, client, decide, forget_looks, new_evaluation
+from promoted import EASY, client, decide, forget_looks, model_name, new_evaluation, no_looks, run_folder  # noqa: F401  fixtures
 from tiny_bundle import reseal
 
 from scanloop.artifacts import read_json, read_table, write_json, write_table
@@ -17,25 +16,6 @@ from scanloop.errors import LeakageError
 from scanloop.provenance import file_digest
 from scanloop.steps.promote import promote
 from scanloop.tracking import DECISION_TAG, KEY_TAG, Registry
-
-_names = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One run folder, one database; each test has a registered model of its own."""
-    return tmp_path_factory.mktemp("promote")
-
-
-@pytest.fixture
-def name() -> str:
-    return f"model-{next(_names)}"
-
-
-@pytest.fixture(autouse=True)
-def untouched(folder: Path) -> None:
-    """All tests have one hold-out: each begins as though nothing had been judged on it."""
-    forget_looks(folder)
 
 
 def versions(folder: Path, name: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from scanloop.grouping import one_a_group
 from scanloop.types import Groups, Labels
 
 
@@ -15,8 +16,6 @@ def draw_audit(groups: Groups, count: int, seed: int) -> Labels:
         count: Images, at most; fewer come back where the groups run out.
         seed: Seed of the draw.
     """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(groups))
-    _, first = np.unique(groups[order], return_index=True)
-    drawn: Labels = order[rng.permutation(first)[:count]]
+    draw = np.random.default_rng(seed)
+    drawn: Labels = draw.permutation(one_a_group(groups, draw))[:count]
     return drawn

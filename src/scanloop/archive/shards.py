@@ -104,6 +104,15 @@ def keep_only(catalog: Path, shard: str, kept: Container[str]) -> tuple[str | No
     return digest, locations
 
 
+def images_by_id(catalog: Path, manifest: pd.DataFrame) -> dict[str, Image]:
+    """Slices of these rows of the manifest, all of them in memory, by id."""
+    return {
+        slice_id: image
+        for _, ids, images in iterate_shards(catalog, manifest)
+        for slice_id, image in zip(ids, images, strict=True)
+    }
+
+
 def read_png(catalog: Path, location: Location) -> bytes:
     """Bytes of the PNG at a location.
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scanloop.errors import BundleError
-from scanloop.types import Float, Groups, Labels
+from scanloop.types import Float, Labels
 
 SPLIT = (
     "The images behind the thresholds were not learnt from: for further images of the same kind, one a group, the set "
@@ -113,14 +113,6 @@ def conformal_from(stored: Mapping[str, Any], classes: int) -> Conformal:
         raise BundleError(f"conformal.json holds no thresholds ({error!r})") from error
     found.check(classes)
     return found
-
-
-def one_a_group(groups: Groups, seed: int) -> Labels:
-    """Indices of one row of each group, drawn by seed, ascending: images of one group are not exchangeable."""
-    order = np.random.default_rng(seed).permutation(len(groups))
-    _, first = np.unique(groups[order], return_index=True)
-    rows: Labels = np.sort(order[first])
-    return rows
 
 
 def _threshold(own: Float, alpha: float) -> float:

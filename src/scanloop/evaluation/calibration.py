@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import log_softmax
 
 from scanloop.evaluation.metrics import expected_calibration_error
 from scanloop.types import Float, Labels
@@ -42,6 +43,12 @@ def honesty(repeats: Float, labels: Labels, bins: int = 10, seed: int = 0) -> di
 def log_loss(probabilities: Float, labels: Labels) -> float:
     """Mean negative logarithm of the label's probability; probabilities below 1e-12 count as that."""
     return float(-np.log(probabilities[np.arange(len(labels)), labels].clip(LEAST)).mean())
+
+
+def log_losses(logits: Float, labels: Labels) -> Float:
+    """Negative logarithm of the label's probability, (..., n), of calibrated logits (..., n, classes)."""
+    losses: Float = -log_softmax(logits, axis=-1)[..., np.arange(len(labels)), labels]
+    return losses
 
 
 def equal_mass_error(probabilities: Float, labels: Labels, bins: int = 10) -> float:

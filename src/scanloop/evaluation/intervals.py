@@ -73,10 +73,15 @@ def exact_interval(successes: int, trials: int, confidence: float = 0.95) -> Int
     >>> round(interval.low, 3), interval.high
     (0.478, 1.0)
     """
-    tail = (1 - confidence) / 2
+    low, high = exact_bounds(successes, trials, (1 - confidence) / 2)
+    return Interval(successes / trials, low, high, trials, trials, confidence, "exact")
+
+
+def exact_bounds(successes: float, trials: float, tail: float) -> tuple[float, float]:
+    """Clopper-Pearson bounds of a proportion, each with this error rate; sizes may be effective ones, not whole."""
     low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, trials - successes + 1))
     high = 1.0 if successes == trials else float(beta.ppf(1 - tail, successes + 1, trials - successes))
-    return Interval(successes / trials, low, high, trials, trials, confidence, "exact")
+    return low, high
 
 
 def replicate(statistic: Callable[[Float], Float], groups: Groups, plan: Resampling) -> Float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from scanloop.grouping import one_a_group
 from scanloop.types import Float, Groups, Labels
 
 HELD_OUT = ("test", "cross_validation")
@@ -37,9 +38,7 @@ class Judged:
 
     def one_a_group(self, seed: int) -> "Judged":
         """One image of each group, drawn by seed: what exact tests, which know no groups, may count."""
-        order = np.random.default_rng(seed).permutation(len(self.groups))
-        _, first = np.unique(self.groups[order], return_index=True)
-        rows = np.sort(order[first])
+        rows = np.sort(one_a_group(self.groups, seed))
         rival = None if self.rival is None else self.rival[rows]
         return Judged(self.slice_ids[rows], self.labels[rows], self.groups[rows], self.probabilities[rows], rival)
 

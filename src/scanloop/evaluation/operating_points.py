@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
 
+from scanloop.evaluation.intervals import exact_bounds
 from scanloop.sections.promotion import OperatingPointsConfig
 from scanloop.types import Float, Groups, Interval
 
@@ -130,9 +130,7 @@ def clustered_proportion(right: Flags, groups: Groups, confidence: float) -> Int
             sums = np.bincount(index, right - share)
             variance = float((sums**2).sum()) / n**2 * count / (count - 1)
             effective = min(float(n), share * (1 - share) / variance) if variance > 0 else float(count)
-    hits, tail = share * effective, (1 - confidence) / 2
-    low = 0.0 if share == 0 else float(beta.ppf(tail, hits, effective - hits + 1))
-    high = 1.0 if share == 1 else float(beta.ppf(1 - tail, hits + 1, effective - hits))
+    low, high = exact_bounds(share * effective, effective, (1 - confidence) / 2)
     return Interval(share, low, high, n, count, confidence, "exact")
 
 

@@ -12,13 +12,12 @@ from typing import TypeAlias
 import numpy as np
 from scipy.optimize import brentq
 
-from scanloop.evaluation.intervals import bca_bounds
+from scanloop.evaluation.intervals import BLOCK_CELLS, bca_bounds
 from scanloop.types import Float, Groups, Labels
 
 Statistic: TypeAlias = Callable[[Float], Float]
 """From counts (resamples, cells) to one value a resample, (resamples,); NaN where it is undefined."""
 
-BLOCK_CELLS = 4_000_000
 STEEPEST = 700.0
 """Most that a tilt's exponent may reach: beyond it floats end."""
 

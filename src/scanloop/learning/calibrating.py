@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from scanloop.calibration.calibrator import Calibrator
 from scanloop.calibration.maps import FITS, MAPS
-from scanloop.evaluation.calibration import honesty
+from scanloop.evaluation.calibration import honesty, log_losses
 from scanloop.evaluation.metrics import measure
 from scanloop.learning.cross_validation import Fold, cross_fitted
 from scanloop.types import Float, Groups, Labels
@@ -78,7 +78,7 @@ def calibrate(found: OutOfFold, method: str = "auto", bins: int = 10, seed: int 
     names = [name for name in MAPS if name == method or not (few and name == "isotonic")]
     tried = {name: cross_fitted(found.logits, found.cuts, judges, _by_name(found, name)) for name in names}
     tried["none"] = found.logits * found.temperatures[:, :, None]
-    losses = {name: _losses(logits[:, judges], truth).mean(axis=0) for name, logits in tried.items()}
+    losses = {name: log_losses(logits[:, judges], truth).mean(axis=0) for name, logits in tried.items()}
     if method == "auto":
         chosen = choose({name: losses[name] for name in names}, groups)
         logits = cross_fitted(found.logits, found.cuts, judges, _nested(found, names))
@@ -134,16 +134,10 @@ def _nested(found: OutOfFold, names: Sequence[str]) -> Callable[[Fold, Labels], 
             inside, outside = folds == fold, folds != fold
             for name in names:
                 mapped = FITS[name](logits[outside], labels[outside]).logits(logits[inside])
-                losses[name][inside] = _losses(mapped, labels[inside])
+                losses[name][inside] = log_losses(mapped, labels[inside])
         return FITS[choose(losses, found.groups[rows])](logits, labels)
 
     return fit
-
-
-def _losses(logits: Float, labels: Labels) -> Float:
-    """Log-loss of each row, (..., n), of calibrated logits (..., n, classes)."""
-    losses: Float = -log_softmax(logits, axis=-1)[..., np.arange(len(labels)), labels]
-    return losses
 
 
 def _gain(losses: Mapping[str, Float], name: str, groups: Groups) -> dict[str, float]:

@@ -15,8 +15,9 @@ from math import ceil
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, binom
+from scipy.stats import binom
 
+from scanloop.evaluation.intervals import exact_bounds
 from scanloop.types import Float, Labels
 
 THRESHOLDS = (0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.92, 0.9, 0.88, 0.86, 0.84, 0.82, 0.8, 0.75, 0.7, 0.65, 0.6)
@@ -113,7 +114,7 @@ def audits_needed(errors: int, precision: float, delta: float) -> int:
 
 def precision_bound(right: int, audited: int, delta: float) -> float:
     """Lower bound of a share, at 1 - delta, where `right` of `audited` draws were right (Clopper and Pearson 1934)."""
-    return float(beta.ppf(delta, right, audited - right + 1)) if right else 0.0
+    return exact_bounds(right, audited, delta)[0]
 
 
 def certify(audit: Audited, classes: int, precision: float, delta: float, least: float) -> Certificate:

@@ -4,13 +4,13 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from scanloop.calibration.scaling import fit_temperature, probabilities_of
 from scanloop.embedding.blocks import blocks
+from scanloop.evaluation.calibration import log_losses
 from scanloop.learning.cross_validation import group_folds
 from scanloop.learning.dataset import Known
 from scanloop.types import Float, Half, Labels
@@ -113,7 +113,7 @@ def tune_head(known: Known, classes: int, folds: int, seed: int) -> TunedHead:
             head = fit_head(known.vectors[cut.train], known.labels[cut.train], classes, c)
             logits[cut.test] = head.logits(known.vectors[cut.test])
         temperature = fit_temperature(logits[judges], labels)
-        loss = float(-log_softmax(logits[judges] / temperature, axis=1)[np.arange(len(labels)), labels].mean())
+        loss = float(log_losses(logits[judges] / temperature, labels).mean())
         if best is None or loss < best[0]:
             best = (loss, c, temperature, logits)
     assert best is not None

@@ -8,11 +8,12 @@ import numpy as np
 from scipy.special import softmax
 
 from scanloop.calibration.calibrator import Calibrator
-from scanloop.calibration.conformal import CROSS_VALIDATED, Conformal, fit_conformal, one_a_group
+from scanloop.calibration.conformal import CROSS_VALIDATED, Conformal, fit_conformal
 from scanloop.calibration.maps import affine
 from scanloop.calibration.prior import class_shares, estimate_prior, log_ratio
 from scanloop.config import RetrainConfig
 from scanloop.errors import ConfigError
+from scanloop.grouping import one_a_group
 from scanloop.learning.dataset import Known
 from scanloop.learning.heads import TunedHead
 from scanloop.learning.two_stage import Trained
@@ -54,7 +55,7 @@ def make_honest(trained: Trained, known: Known, pool: Half, classes: Sequence[st
         shift = log_ratio(labelled, served)
         calibrator, logits = replace(calibrator, prior=tuple(shift.tolist())), logits + shift
     groups, labels = known.groups[known.drawn], known.labels[known.drawn]
-    rows = one_a_group(groups, config.seed)
+    rows = np.sort(one_a_group(groups, config.seed))  # images of one are not exchangeable
     conformal = fit_conformal(
         softmax(logits[:, rows], axis=-1),
         labels[rows],

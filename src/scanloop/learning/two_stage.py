@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import log_softmax
 from torch import Tensor
 
 from scanloop.calibration.calibrator import Calibrator
 from scanloop.calibration.scaling import fit_temperature
 from scanloop.config import RetrainConfig
 from scanloop.embedding.encoders import Encoder
+from scanloop.evaluation.calibration import log_losses
 from scanloop.learning.calibrating import Calibrated, OutOfFold, calibrate
 from scanloop.learning.cross_validation import Fold, group_folds
 from scanloop.learning.dataset import Known, Pool
@@ -31,7 +31,7 @@ class Material:
         known_maps: float16 (n, c, s, s), their frozen feature maps.
         pool: Unlabelled rows, drawn without a look at what is said of them, so that each fold can judge them anew
             without what the held-out labels chose; empty where nothing is learnt from a pool.
-        pool_maps: float16 (m, c, s, s), theirs.
+        pool_maps: float16 (m, c, s, s), theirs; empty where the recipe promotes none, as no others are tuned on.
         targets: The pool's soft labels and weights, from all labels.
         recipe: How each fold makes its own.
         classes: Number of classes.
@@ -103,7 +103,10 @@ def train(encoder: Encoder, material: Material, config: RetrainConfig) -> Traine
         temperatures[cut.repeat, cut.test] = temperature
     truth = np.tile(known.labels[known.drawn], plan.repeats)
     stacked = {stage: logits[row][:, known.drawn].reshape(-1, material.classes) for row, stage in enumerate(stages)}
-    losses = {stage: _log_loss(values / fit_temperature(values, truth), truth) for stage, values in stacked.items()}
+    losses = {
+        stage: float(log_losses(values / fit_temperature(values, truth), truth).mean())
+        for stage, values in stacked.items()
+    }
     best = min(stages, key=lambda stage: losses[stage])
     judged = OutOfFold(logits[stages.index(best)], temperatures, known.labels, known.groups, known.drawn, cuts)
     calibrated = calibrate(judged, config.calibration, seed=config.seed)
@@ -144,7 +147,3 @@ def _maps(material: Material, known_rows: Labels, pool_rows: Labels, targets: Ta
     given = np.eye(material.classes)[material.known.labels[known_rows]]
     probabilities = np.concatenate([given, targets.probabilities[kept]])
     return Maps(torch.cat(values), probabilities, np.concatenate([np.ones(len(known_rows)), weights]))
-
-
-def _log_loss(logits: Float, labels: Labels) -> float:
-    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())

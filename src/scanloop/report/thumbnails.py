@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import PIL.Image
 
-from scanloop.archive.shards import iterate_shards
+from scanloop.archive.shards import images_by_id
 from scanloop.report.material import Material
 from scanloop.types import Image
 
@@ -26,11 +26,7 @@ def thumbnail_uri(image: Image) -> str:
 def images_of(material: Material, slice_ids: Iterable[str]) -> dict[str, Image]:
     """Slices of the catalog by id; ids that it does not hold are left out."""
     manifest = material.manifest[material.manifest["slice_id"].isin(set(slice_ids))]
-    return {
-        slice_id: image
-        for _, ids, block in iterate_shards(material.artifacts["catalog"], manifest)
-        for slice_id, image in zip(ids, block, strict=True)
-    }
+    return images_by_id(material.artifacts["catalog"], manifest)
 
 
 def short_names(uris: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scanloop.archive.shards import iterate_shards
+from scanloop.archive.shards import images_by_id, iterate_shards
 from scanloop.artifacts import read_table
 from scanloop.bundle.predict import Bundle, onnx_forward
 from scanloop.config import EvaluateConfig
@@ -23,7 +23,7 @@ from scanloop.evaluation.subgroups import strata, subgroups
 from scanloop.learning.cross_validation import group_folds
 from scanloop.learning.dataset import Known, known_rows
 from scanloop.learning.heads import tune_head
-from scanloop.types import Float, Groups, Image, Labels
+from scanloop.types import Float, Groups, Labels
 
 NO_EMBEDDINGS = "no embeddings were given to evaluate"
 FOLDS = 3
@@ -86,7 +86,7 @@ def bear_alterations(seen: Examined) -> dict[str, Any]:
         labels = None
     chosen = draw(len(ids), most, seed)
     rows = seen.rows(ids[chosen])
-    images = _images(seen.catalog, rows)
+    images = images_by_id(seen.catalog, rows)
     subjects = Subjects(
         basis, rows["slice_id"].tolist(), rows["group_id"].to_numpy(dtype=str),
         None if labels is None else labels[chosen], [images[one] for one in rows["slice_id"]],
@@ -215,11 +215,3 @@ def _agreement(seen: Examined, chosen: list[str], values: Any) -> Any:
     if not rows or group_index(groups)[1] < 2:
         return None
     return neighbour_agreement(values[rows], holdout.labels[held], groups, seen.plan)
-
-
-def _images(catalog: Path, rows: pd.DataFrame) -> dict[str, Image]:
-    return {
-        slice_id: image
-        for _, ids, images in iterate_shards(catalog, rows)
-        for slice_id, image in zip(ids, images, strict=True)
-    }

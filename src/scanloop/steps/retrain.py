@@ -97,7 +97,8 @@ def retrain(
     pool, targets, recipe = _taught(pseudo_labels, pushed_out, manifest, vectors, facts["classes"])
     assert_learnt_from_train(manifest, [*known.slice_ids, *pool.slice_ids], "retrain")
     loader = _Loader(catalog, manifest, net, preprocess)
-    maps = [loader.maps(ids) if config.finetune_epochs else torch.empty(0) for ids in (known.slice_ids, pool.slice_ids)]
+    promotable = pool.slice_ids if recipe.thresholds is not None else pool.slice_ids[:0]  # no others are tuned on
+    maps = [loader.maps(ids) if config.finetune_epochs else torch.empty(0) for ids in (known.slice_ids, promotable)]
     material = Material(known, maps[0], pool, maps[1], targets, recipe, len(facts["classes"]))
     trained = train(net, material, config)
     honest = make_honest(
