@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from chain import Chain
 
-from scanloop.embedding.encoders import ENCODERS, Encoder, new_encoder, read_encoder, write_encoder
+from scanloop.embedding.encoders import ENCODERS, Encoder, concatenate, new_encoder, read_encoder, write_encoder
+from scanloop.embedding.preprocess import Preprocess
 from scanloop.embedding.vision import torchvision
+from scanloop.embedding.weights import CAFFE, IMAGENET, PLAIN
 from scanloop.errors import ArtifactError
 
 
@@ -88,3 +92,31 @@ def test_weights_of_another_encoder_are_an_artifact_error(chain: Chain, tmp_path
     (copy / "encoder.json").write_text(json.dumps(facts | {"encoder": "squeezenet1_1"}))
     with pytest.raises(ArtifactError, match="do not fit a squeezenet1_1"):
         read_encoder(copy)
+
+
+PIXELS = np.random.default_rng(3).integers(0, 256, (3, 128, 128, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("own", "other"), [(CAFFE, PLAIN), (PLAIN, CAFFE), (PLAIN, IMAGENET)])
+def test_two_encoders_side_by_side_give_each_ones_own_vectors_of_length_one(own: Preprocess, other: Preprocess) -> None:
+    first, second = new_encoder("squeezenet1_1", seed=0).eval(), new_encoder("smallcnn", seed=1).eval()
+    own, other = replace(own, input_px=128), replace(other, input_px=32)
+    whole = concatenate(first, own, second, other).eval()
+    small = torch.from_numpy(PIXELS.reshape(3, 32, 4, 32, 4, 3).mean(axis=(2, 4))).float()
+    colours = (small.flip(3) if other.bgr else small) - torch.tensor(other.mean)
+    images = torch.from_numpy(own(list(PIXELS)))
+    with torch.inference_mode():
+        found = whole(images)
+        expected = first(images), second((colours / torch.tensor(other.std)).permute(0, 3, 1, 2))
+    assert found.shape == (3, whole.dimension) == (3, 768)
+    for part, vectors in zip(found.split([512, 256], dim=1), expected, strict=True):
+        torch.testing.assert_close(part, vectors / vectors.norm(dim=1, keepdim=True), atol=1e-5, rtol=1e-4)
+
+
+def test_two_encoders_side_by_side_are_made_again_from_their_name() -> None:
+    first, second = new_encoder("smallcnn", seed=0), new_encoder("smallcnn", seed=1)
+    whole = concatenate(first, replace(PLAIN, input_px=64), second, replace(CAFFE, input_px=32)).eval()
+    again = new_encoder(whole.name, seed=9).eval()
+    again.load_state_dict(whole.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(again(images()), whole(images()))

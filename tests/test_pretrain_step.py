@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from scanloop.artifacts import read_json
 from scanloop.config import PretrainConfig
-from scanloop.embedding.encoders import Encoder, new_encoder
+from scanloop.embedding.encoders import Encoder, new_encoder, read_encoder
 from scanloop.errors import ArchiveError
 from scanloop.pretraining.checkpoint import Progress
 from scanloop.pretraining.collapse import Health
@@ -80,8 +80,6 @@ def test_weights_may_be_taken_as_they_are(chain: Chain, tmp_path: Path) -> None:
     config = PretrainConfig(method="none", weights=str(tmp_path / "weights.pth"), input_px=32)
     summary = pretrain(config, **chain.inputs("catalog"), output=tmp_path / "encoder")
     assert (summary.slices, summary.epochs, summary.first_loss) == (0, 0, None)
-    from scanloop.embedding.encoders import read_encoder
-
     states = read_encoder(tmp_path / "encoder")[0].state_dict(), source.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -120,3 +118,34 @@ def test_weights_that_are_taken_as_they_are_leave_no_trace_of_a_training(chain: 
     pretrain(config, **chain.inputs("catalog"), output=tmp_path / "encoder")
     assert not any((tmp_path / "encoder" / name).exists() for name in SSL_FILES)
     assert (tmp_path / "encoder" / "loss.csv").read_text().count("\n") == 1
+
+
+def test_an_encoder_that_is_trained_beside_given_weights_is_the_one_that_is_trained_alone(
+    chain: Chain, tmp_path: Path
+) -> None:
+    given = new_encoder("smallcnn", seed=8)
+    torch.save(given.state_dict(), tmp_path / "weights.pth")
+    own = {"input_px": 16, "epochs": 2, "batch_size": 32}
+    pretrain(PretrainConfig(seed=4, **own), **chain.inputs("catalog"), output=tmp_path / "alone")
+    values = {"seed": 4, "method": "none", "weights": str(tmp_path / "weights.pth"), "input_px": 32, "beside": own}
+    summary = pretrain(PretrainConfig.model_validate(values), **chain.inputs("catalog"), output=tmp_path / "both")
+    assert (summary.encoder, summary.method, summary.epochs) == ("smallcnn+smallcnn/2", "simclr", 2)
+    for name in ("loss.csv", *SSL_FILES):
+        assert (tmp_path / "both" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    encoder, preprocess = read_encoder(tmp_path / "both")
+    assert (preprocess.input_px, encoder.dimension) == (32, 512)
+    trained = read_encoder(tmp_path / "alone")[0].state_dict()
+    for part, alone in (("first", given.state_dict()), ("second", trained)):
+        for name, tensor in alone.items():
+            assert torch.equal(encoder.state_dict()[f"blocks.0.{part}.{name}"], tensor)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [({"method": "simclr"}, "set method to 'none'"), ({"input_px": 40}, "must divide input_px 40")],
+)
+def test_what_cannot_stand_beside_is_refused_before_anything_runs(changed: dict[str, Any], named: str) -> None:
+    values = {"method": "none", "weights": "w.pth", "input_px": 32, "beside": {"input_px": 16}}
+    PretrainConfig.model_validate(values)
+    with pytest.raises(ValueError, match=named):
+        PretrainConfig.model_validate(values | changed)

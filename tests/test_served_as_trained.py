@@ -17,6 +17,7 @@ from scanloop.bundle.read import read_bundle
 from scanloop.config import (
     CrossValidation,
     EmbedConfig,
+    EncoderConfig,
     FolderSource,
     IngestConfig,
     PretrainConfig,
@@ -47,8 +48,8 @@ def jpeg(seed: int, height: int = 500, width: int = 700) -> bytes:
     return sink.getvalue()
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=[None, EncoderConfig(input_px=16, epochs=1)], ids=["one encoder", "two"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The steps from an archive of large JPEGs to a bundle, with slices of 64 px and a network of 32 px."""
     folder = tmp_path_factory.mktemp("run")
     for seed in range(16):
@@ -59,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = FolderSource(path=str(folder / "archive"), deidentify=False)
     ingest(IngestConfig(source=source, short_side_px=64, **LIMITS), output=folder / "catalog")
     made = {"catalog": folder / "catalog"}
-    config = PretrainConfig(method="none", weights=str(folder / "weights.pth"), input_px=32)
+    config = PretrainConfig(method="none", weights=str(folder / "weights.pth"), input_px=32, beside=request.param)
     pretrain(config, **made, output=folder / "encoder")
     made["encoder"] = folder / "encoder"
     embed(EmbedConfig(), **made, output=folder / "embeddings")

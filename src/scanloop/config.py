@@ -10,6 +10,7 @@ from scanloop.sections.evaluation import ReportConfig as ReportConfig  # noqa: P
 from scanloop.sections.honesty import HonestySection
 from scanloop.sections.pool import CrossValidation as CrossValidation  # noqa: PLC0414
 from scanloop.sections.pool import PseudoLabelConfig as PseudoLabelConfig  # noqa: PLC0414
+from scanloop.sections.pretraining import EncoderConfig as EncoderConfig  # noqa: PLC0414  # part of this module
 from scanloop.sections.pretraining import PretrainConfig as PretrainConfig  # noqa: PLC0414  # part of this module
 from scanloop.sections.promotion import PromoteConfig as PromoteConfig  # noqa: PLC0414 - handed on aloud: mypy asks for it
 from scanloop.sources import (

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from scanloop.artifacts import check_artifact, read_json, write_bytes
+from scanloop.embedding.concatenated import JOINT, SCALE, Concatenated, parts_of
 from scanloop.embedding.preprocess import Preprocess, preprocess_from
 from scanloop.embedding.timm_encoders import PREFIX, timm_blocks
 from scanloop.embedding.vision import torchvision
@@ -21,7 +22,7 @@ class Encoder(nn.Module):
     """A chain of convolutional blocks with global average pooling at its end.
 
     Attributes:
-        name: Key of `ENCODERS`, or "timm:" and the name of a model.
+        name: Key of `ENCODERS`, "timm:" and the name of a model, or of two, as in "squeezenet1_1+smallcnn/4".
         blocks: The chain; (n, 3, s, s) in, (n, dimension, s', s') out.
         dimension: Length of an embedding.
     """
@@ -84,15 +85,37 @@ def new_encoder(name: str, seed: int) -> Encoder:
     """Encoder with weights drawn from a seed.
 
     Args:
-        name: Key of `ENCODERS`, or "timm:" and the name of a model of timm.
+        name: Key of `ENCODERS`, "timm:" and the name of a model of timm, or two of them, as `concatenate` names them.
         seed: Of the weights.
 
     Raises:
         ConfigError: timm is not installed, or knows no such model.
     """
+    if parts := parts_of(name):
+        return _joined(name, new_encoder(parts[0], seed), new_encoder(parts[1], seed), parts[2])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(name, *(timm_blocks(name) if name.startswith(PREFIX) else ENCODERS[name]()))
+
+
+def concatenate(first: Encoder, preprocess: Preprocess, second: Encoder, other: Preprocess) -> Encoder:
+    """Both encoders as one that takes the first one's input; its vectors are (first | second), each part of length 1.
+
+    Args:
+        first: Takes `preprocess`, whose side is a multiple of the other's.
+        preprocess: Of the first, and of the whole.
+        second: Takes `other`.
+        other: Of the second.
+    """
+    shrink = preprocess.input_px // other.input_px
+    whole = _joined(f"{first.name}{JOINT}{second.name}{SCALE}{shrink}", first, second, shrink)
+    whole.blocks[0].translate(preprocess, other)  # type: ignore[operator]
+    return whole
+
+
+def _joined(name: str, first: Encoder, second: Encoder, shrink: int) -> Encoder:
+    block = Concatenated(first, second, shrink)
+    return Encoder(name, nn.ModuleList([block]), first.dimension + second.dimension)
 
 
 def write_encoder(directory: Path, encoder: Encoder) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from scanloop.artifacts import write_bytes
-from scanloop.config import PretrainConfig
+from scanloop.config import EncoderConfig
 from scanloop.errors import ArtifactError
 from scanloop.pretraining import distributed
 from scanloop.pretraining.averaging import Average
@@ -48,7 +48,7 @@ class State:
     average: Average | None
     progress: Progress = field(default_factory=Progress)
 
-    def save(self, path: Path, config: PretrainConfig) -> None:
+    def save(self, path: Path, config: EncoderConfig) -> None:
         """Write the state; the file is whole or absent."""
         facts = {
             "config": config.model_dump_json(),
@@ -57,7 +57,7 @@ class State:
         }
         write_bytes(path, save(self._tensors(), metadata=facts))
 
-    def load(self, path: Path, config: PretrainConfig) -> None:
+    def load(self, path: Path, config: EncoderConfig) -> None:
         """Continue from a checkpoint, on every process; without one nothing changes.
 
         Raises:

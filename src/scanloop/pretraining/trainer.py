@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from scanloop.config import PretrainConfig
+from scanloop.config import EncoderConfig
 from scanloop.embedding.encoders import Encoder
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.embedding.repeatable import make_repeatable
@@ -55,7 +55,7 @@ def train_encoder(
     encoder: Encoder,
     images: Tensor,
     preprocess: Preprocess,
-    config: PretrainConfig,
+    config: EncoderConfig,
     checkpoint: Path,
     on_epoch: Callable[[int, float], None] = lambda _epoch, _loss: None,
 ) -> Trained:
@@ -110,7 +110,7 @@ class _Epochs:
         self,
         images: Tensor,
         preprocess: Preprocess,
-        config: PretrainConfig,
+        config: EncoderConfig,
         state: State,
         batch_size: int,
         device: torch.device,
@@ -181,7 +181,7 @@ class _Epochs:
         return distributed.gather(first.float()), distributed.gather(second.float())
 
 
-def _device(config: PretrainConfig) -> torch.device:
+def _device(config: EncoderConfig) -> torch.device:
     on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     if not on_gpu:
         return torch.device("cpu")
@@ -191,7 +191,7 @@ def _device(config: PretrainConfig) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def _batch_size(count: int, config: PretrainConfig) -> int:
+def _batch_size(count: int, config: EncoderConfig) -> int:
     """Slices an update: as configured, or all there are, in equal micro-batches of equal parts."""
     parts = config.accumulate * distributed.size()
     if config.batch_size % parts:
@@ -205,7 +205,7 @@ def _batch_size(count: int, config: PretrainConfig) -> int:
     return fits
 
 
-def chance_loss(config: PretrainConfig, count: int) -> float:
+def chance_loss(config: EncoderConfig, count: int) -> float:
     """Loss of an encoder whose projections are all the same, for so many slices."""
     batch_size = _batch_size(count, config)
     if config.method == "moco":
@@ -213,11 +213,11 @@ def chance_loss(config: PretrainConfig, count: int) -> float:
     return math.log(2 * batch_size // config.accumulate - 1)
 
 
-def _queue(count: int, batch_size: int, config: PretrainConfig) -> int:
+def _queue(count: int, batch_size: int, config: EncoderConfig) -> int:
     return min(config.queue, count // batch_size * batch_size)
 
 
-def _new_method(encoder: Encoder, count: int, batch_size: int, config: PretrainConfig) -> Method:
+def _new_method(encoder: Encoder, count: int, batch_size: int, config: EncoderConfig) -> Method:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if config.method == "moco":
@@ -226,7 +226,7 @@ def _new_method(encoder: Encoder, count: int, batch_size: int, config: PretrainC
         return SimCLR(encoder, config.projection, config.temperature)
 
 
-def _stale(losses: list[float], config: PretrainConfig) -> bool:
+def _stale(losses: list[float], config: EncoderConfig) -> bool:
     """Whether the loss has not fallen for so many epochs; a patience of 0 is endless.
 
     MoCo's first epoch does not count: its queue is random then, and nothing is easier than to tell a slice from noise.
@@ -237,7 +237,7 @@ def _stale(losses: list[float], config: PretrainConfig) -> bool:
     return 0 < config.patience <= since
 
 
-def _refuse_collapse(progress: Progress, config: PretrainConfig) -> None:
+def _refuse_collapse(progress: Progress, config: EncoderConfig) -> None:
     epoch, now = len(progress.losses), progress.health[-1]
     if epoch >= GRACE_EPOCHS and now.spread < config.least_spread:
         raise CollapseError(

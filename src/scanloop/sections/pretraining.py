@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from scanloop.sources import Positive, Section, Share
 
 
-class PretrainConfig(Section):
-    """Where the encoder comes from: self-supervised training on the pool, a weights file, or both."""
+class EncoderConfig(Section):
+    """Where an encoder comes from: self-supervised training on the pool, a weights file, or both."""
 
     encoder: str = Field(
         "smallcnn",
@@ -52,3 +52,26 @@ class PretrainConfig(Section):
         if self.batch_size % self.accumulate or self.batch_size // self.accumulate < 2:
             raise ValueError(f"batch_size {self.batch_size} cannot be cut into {self.accumulate} parts of 2 or more")
         return self
+
+
+class PretrainConfig(EncoderConfig):
+    """Where the encoder comes from, and which one, if any, stands beside it."""
+
+    beside: EncoderConfig | None = Field(
+        None, description="A second encoder whose vectors are put beside the first's, which then is not trained"
+    )
+
+    @model_validator(mode="after")
+    def _one_is_trained(self) -> Self:
+        if self.beside is None:
+            return self
+        if self.method != "none":
+            raise ValueError("with `beside` the second encoder is the one that is trained: set method to 'none'")
+        if self.input_px % self.beside.input_px:
+            raise ValueError(f"beside.input_px {self.beside.input_px} must divide input_px {self.input_px}")
+        return self
+
+    @property
+    def trained(self) -> EncoderConfig:
+        """The section of the encoder that is trained."""
+        return self.beside or self

@@ -13,8 +13,8 @@ from scanloop.archive.shards import iterate_shards
 from scanloop.archive.splits import proven_manifest
 from scanloop.artifacts import read_json, write_bytes, write_json
 from scanloop.build import scratch, step
-from scanloop.config import PretrainConfig
-from scanloop.embedding.encoders import Encoder, new_encoder, write_encoder
+from scanloop.config import EncoderConfig, PretrainConfig
+from scanloop.embedding.encoders import Encoder, concatenate, new_encoder, write_encoder
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.embedding.weights import load_weights
 from scanloop.errors import ArchiveError
@@ -39,17 +39,19 @@ class PretrainSummary:
 
 def _train_along(config: PretrainConfig, *, catalog: Path, output: Path) -> None:  # noqa: ARG001  # the step's ports
     """What every process but the first does: the same training, of which it writes nothing."""
-    encoder, preprocess = _start(config, read_json(catalog / "catalog.json"))
-    train_encoder(encoder, _training_images(catalog, preprocess, config), preprocess, config, Path("unread"))
+    encoder, preprocess = _start(config.trained, read_json(catalog / "catalog.json"))
+    images = _training_images(catalog, preprocess, config.trained)
+    train_encoder(encoder, images, preprocess, config.trained, Path("unread"))
 
 
 @led_by_the_first(_train_along)
-@step("encoder", sources=lambda config: [Source(config.weights)] if config.weights else [])
+@step("encoder", sources=lambda config: [Source(weights) for weights in _weights_of(config)])
 def pretrain(config: PretrainConfig, *, catalog: Path, output: Path) -> PretrainSummary:
     """Encoder trained by SimCLR or MoCo on the training part of a catalog, or taken from a weights file as it is.
 
     Only slices of the training part are seen, with no label. A killed training continues after its last whole epoch.
-    Started by torchrun, one process a GPU trains, and the first writes.
+    Started by torchrun, one process a GPU trains, and the first writes. With `beside` this is how the second encoder
+    is made, and the first one's vectors stand in front of its.
 
     Args:
         config: Encoder, weights, method and hyperparameters.
@@ -62,26 +64,29 @@ def pretrain(config: PretrainConfig, *, catalog: Path, output: Path) -> Pretrain
         LeakageError: A group crosses the splits.
         CollapseError: The training went wrong.
     """
-    archive = read_json(catalog / "catalog.json")
-    encoder, preprocess = _start(config, archive)
+    archive, plan = read_json(catalog / "catalog.json"), config.trained
+    encoder, preprocess = _start(plan, archive)
     slices, trained = 0, None
-    if config.method != "none":
-        images = _training_images(catalog, preprocess, config)
+    if plan.method != "none":
+        images = _training_images(catalog, preprocess, plan)
         slices = len(images)
         share(TRAIN)
-        trained = _trained(encoder, images, preprocess, config, scratch(output) / "checkpoint.safetensors")
-        _write_training(output, trained, config, slices)
+        trained = _trained(encoder, images, preprocess, plan, scratch(output) / "checkpoint.safetensors")
+        _write_training(output, trained, plan, slices)
+    if config.beside:
+        first, own = _start(config, archive)
+        encoder, preprocess = concatenate(first, own, encoder, preprocess), own
     write_encoder(output, encoder.eval())
     losses = trained.progress.losses if trained else []
     write_bytes(output / "loss.csv", _table(trained))
-    facts = _facts(config, preprocess, archive, output, slices, encoder.dimension)
+    facts = _facts(config, preprocess, archive, output, slices, encoder)
     write_json(output / "encoder.json", facts | {"stopped_early": bool(trained and trained.stopped_early)})
     return PretrainSummary(
-        config.encoder, config.method, slices, len(losses), *((losses[0], losses[-1]) if losses else (None, None))
+        encoder.name, plan.method, slices, len(losses), *((losses[0], losses[-1]) if losses else (None, None))
     )
 
 
-def _start(config: PretrainConfig, archive: dict[str, Any]) -> tuple[Encoder, Preprocess]:
+def _start(config: EncoderConfig, archive: dict[str, Any]) -> tuple[Encoder, Preprocess]:
     """Encoder before any training, and what its input needs."""
     encoder = new_encoder(config.encoder, config.seed)
     preprocess = load_weights(encoder, config.weights, config.input_px)
@@ -89,7 +94,7 @@ def _start(config: PretrainConfig, archive: dict[str, Any]) -> tuple[Encoder, Pr
 
 
 def _trained(
-    encoder: Encoder, images: torch.Tensor, preprocess: Preprocess, config: PretrainConfig, checkpoint: Path
+    encoder: Encoder, images: torch.Tensor, preprocess: Preprocess, config: EncoderConfig, checkpoint: Path
 ) -> Trained:
     with tqdm(total=config.epochs, desc="pretrain", unit="epoch") as bar:
 
@@ -100,9 +105,9 @@ def _trained(
         return train_encoder(encoder, images, preprocess, config, checkpoint, on_epoch)
 
 
-def _write_training(output: Path, trained: Trained, config: PretrainConfig, slices: int) -> None:
+def _write_training(output: Path, trained: Trained, config: EncoderConfig, slices: int) -> None:
     """Write what tells of the training: its settings, its curve and the projection head, for training on."""
-    settings = config.model_dump(mode="json") | _weights(config.weights)
+    settings = config.model_dump(mode="json", exclude={"beside"}) | _weights(config.weights)
     ranges = asdict(PRESETS[config.modality, config.augmentation])
     write_json(output / "ssl_config.json", settings | {"augmentation_ranges": ranges, "slices": slices})
     progress = trained.progress
@@ -122,7 +127,7 @@ def _table(trained: Trained | None) -> bytes:
     return ("epoch,loss,spread,effective_rank,mean_cosine\n" + "".join(lines)).encode()
 
 
-def _training_images(catalog: Path, preprocess: Preprocess, config: PretrainConfig) -> torch.Tensor:
+def _training_images(catalog: Path, preprocess: Preprocess, config: EncoderConfig) -> torch.Tensor:
     """uint8 (n, 3, s, s), or (n, 1, s, s) where all are grey, of at most `max_slices` slices, drawn by seed."""
     manifest = proven_manifest(catalog)
     rows = manifest[manifest["split"] == "train"]
@@ -142,18 +147,29 @@ def _training_images(catalog: Path, preprocess: Preprocess, config: PretrainConf
 
 
 def _facts(
-    config: PretrainConfig, preprocess: Preprocess, archive: dict[str, Any], output: Path, slices: int, dimension: int
+    config: PretrainConfig, preprocess: Preprocess, archive: dict[str, Any], output: Path, slices: int, encoder: Encoder
 ) -> dict[str, Any]:
     return {
-        "encoder": config.encoder,
-        "method": config.method,
-        "dimension": dimension,
+        "encoder": encoder.name,
+        "method": config.trained.method,
+        "dimension": encoder.dimension,
         "slices": slices,
         "preprocess": asdict(preprocess),
-        "hyperparameters": config.model_dump(mode="json") | _weights(config.weights),
+        "hyperparameters": _hyperparameters(config),
         "data_digest": archive["data_digest"],
         "digest": digest([file_digest(output / "encoder.safetensors"), asdict(preprocess)]),
     }
+
+
+def _hyperparameters(config: PretrainConfig) -> dict[str, Any]:
+    """The section, in which weights files stand by name and digest."""
+    beside = config.beside and {"beside": config.beside.model_dump(mode="json") | _weights(config.beside.weights)}
+    return config.model_dump(mode="json") | _weights(config.weights) | (beside or {})
+
+
+def _weights_of(config: PretrainConfig) -> list[str]:
+    sections: list[EncoderConfig] = [config, *([config.beside] if config.beside else [])]
+    return [section.weights for section in sections if section.weights]
 
 
 def _weights(weights: str | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from scanloop.artifacts import write_bytes
-from scanloop.config import PretrainConfig
+from scanloop.config import EncoderConfig
 from scanloop.embedding.encoders import Encoder, new_encoder
 from scanloop.embedding.engine import Engine
 from scanloop.embedding.preprocess import Preprocess
@@ -65,7 +65,7 @@ def _encoder(bench: Bench, dataset: str, source: str, seed: int, place: Path) ->
 
 def _pretrain(bench: Bench, dataset: str, seed: int, encoder: Encoder, preprocess: Preprocess, place: Path) -> None:
     """Train an encoder on the training part's images; its losses and their curve are left beside its vectors."""
-    config = PretrainConfig.model_validate(
+    config = EncoderConfig.model_validate(
         {name: getattr(bench.request, name) for name in ("encoder", "method", "input_px", "epochs", "batch_size",
                                                          "learning_rate", "precision")}
         | {"seed": seed, "modality": MODALITIES[dataset]}
