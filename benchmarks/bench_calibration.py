@@ -55,22 +55,6 @@ def official_parts(name: str) -> np.ndarray:
     return np.repeat(("train", "val", "test"), [len(arrays[f"{part}_labels"]) for part in ("train", "val", "test")])
 
 
-def out_of_fold(known: Any, repeats: int, seed: int) -> tuple[Any, Any]:
-    """The tuned head on all rows, and what the heads of the folds say."""
-    from scanloop.learning.calibrating import OutOfFold
-    from scanloop.learning.cross_validation import group_folds
-    from scanloop.learning.heads import tune_head
-
-    cuts = group_folds(known.labels, known.groups, FOLDS, repeats, seed)
-    logits, temperatures = np.empty((repeats, len(known.labels), 2)), np.empty((repeats, len(known.labels)))
-    for cut in cuts:
-        tuned = tune_head(known.take(cut.train), 2, FOLDS, cut.seed(seed))
-        logits[cut.repeat, cut.test] = tuned.head.logits(known.vectors[cut.test]) / tuned.temperature
-        temperatures[cut.repeat, cut.test] = tuned.temperature
-    found = OutOfFold(logits, temperatures, known.labels, known.groups, known.drawn, cuts)
-    return tune_head(known, 2, FOLDS, seed), found
-
-
 def half_of_test(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     """Probabilities by an affine map that the other half of the groups fitted."""
     from scanloop.calibration.maps import affine
@@ -91,8 +75,9 @@ def one_draw(known: Any, rest: Any, test: Any, repeats: int, seed: int) -> tuple
     from scanloop.calibration.scaling import probabilities_of
     from scanloop.learning.calibrating import GROUPS_OF_ISOTONIC, calibrate
     from scanloop.learning.honest import pool_shares
+    from scanloop.studies.probing import out_of_fold
 
-    tuned, found = out_of_fold(known, repeats, seed)
+    tuned, found = out_of_fold(known, 2, FOLDS, repeats, seed)
     logits, truth = tuned.head.logits(test.vectors), np.tile(known.labels, repeats)
     stacked, raw = found.logits.reshape(-1, 2), (found.logits * found.temperatures[:, :, None]).reshape(-1, 2)
     few = len(np.unique(known.groups)) < GROUPS_OF_ISOTONIC

@@ -220,3 +220,19 @@ def test_no_patient_of_the_chest_x_rays_stands_in_both_parts(data_dir: Path) -> 
     assert not set(found.train.groups) & set(found.test.groups)
     assert len(found.test.images) == 624
     assert 4000 < len(found.train.images) < 5216
+
+
+def test_the_study_of_calibration_judges_each_map_on_the_same_heads(data: Path, tmp_path: Path) -> None:
+    from scanloop.calibration.maps import MAPS
+
+    study, asked = find_study("calibration"), request(data, folds=3)
+    assert study.arms(asked) == ("none", *MAPS, "auto")
+    bench = Bench(asked, tmp_path)
+    found = {arm: study.measure(Cell("breastmnist", arm, 20, 0), bench) for arm in study.arms(asked)}
+    for figures in found.values():
+        assert figures["excess"] == pytest.approx(figures["ece"] - figures["ece_noise"])
+    assert found["none"]["accuracy"] == found["temperature"]["accuracy"]  # a temperature moves no label
+    assert found["none"]["log_loss"] != found["temperature"]["log_loss"]
+    asked = request(data, folds=3, draws=1)
+    one = {arm: study.measure(Cell("breastmnist", arm, 20, 0), Bench(asked, tmp_path)) for arm in study.arms(asked)}
+    assert one["auto"] in [one[arm] for arm in MAPS]

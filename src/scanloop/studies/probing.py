@@ -5,8 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from scanloop.evaluation.metrics import measure
+from scanloop.learning.calibrating import OutOfFold
+from scanloop.learning.cross_validation import group_folds
 from scanloop.learning.dataset import Known
-from scanloop.learning.heads import tune_head
+from scanloop.learning.heads import TunedHead, tune_head
 from scanloop.studies.datasets import draw_labels
 from scanloop.studies.study import Bench, Cell
 from scanloop.studies.vectors import vectors
@@ -34,3 +36,26 @@ def probe_cell(cell: Cell, bench: Bench, source: str) -> Mapping[str, float]:
         found.append(measure(head.probabilities(test), data.test.labels))
     means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
     return means | {"labels": len(rows), "test_images": len(data.test.labels)}
+
+
+def out_of_fold(known: Known, classes: int, folds: int, repeats: int, seed: int) -> tuple[TunedHead, OutOfFold]:
+    """The tuned head on all rows, and what the heads of repeated group cross-validation say of those they never saw.
+
+    Args:
+        known: Labelled rows.
+        classes: Number of classes.
+        folds: Of a round, and of each head's own tuning.
+        repeats: Rounds.
+        seed: Of the folds.
+
+    Raises:
+        TooFewLabelsError: A class has fewer than three groups.
+    """
+    cuts = group_folds(known.labels, known.groups, folds, repeats, seed)
+    logits, temperatures = np.empty((repeats, len(known.labels), classes)), np.empty((repeats, len(known.labels)))
+    for cut in cuts:
+        tuned = tune_head(known.take(cut.train), classes, folds, cut.seed(seed))
+        logits[cut.repeat, cut.test] = tuned.head.logits(known.vectors[cut.test]) / tuned.temperature
+        temperatures[cut.repeat, cut.test] = tuned.temperature
+    found = OutOfFold(logits, temperatures, known.labels, known.groups, known.drawn, cuts)
+    return tune_head(known, classes, folds, seed), found
