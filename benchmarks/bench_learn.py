@@ -9,6 +9,11 @@ own pool: a split is one partition of group cross-validation, and is judged on a
 interval of a mean gain is that of Student's t over the splits: these share images, so it speaks of the draw of labels,
 not of other archives. "supervised_balanced" weighs classes by their frequency and knows no pool: what it gains is no
 gain of unlabelled images.
+
+"beside_supervised" and "beside_policy" are the tuned head and the policy where an encoder that was trained on the set's
+own images without labels stands beside SqueezeNet (`pretrain.beside`), and a head looks at it where that lowers its
+out-of-fold log-loss by more than a standard error. It is trained anew for each split on images outside of the hold-out
+(of the brain set: on the pool alone, once), and its vectors are cached as well; --without-training leaves both out.
 """
 
 import argparse
@@ -29,7 +34,15 @@ LABELS, HELD_OUT = 100, 0.3
 FOLDS, REPEATS = 5, 1
 NEAR_BITS, NEAR_CORRELATION = 8, 0.97
 SETS = ("kermany", "pneumoniamnist", "breastmnist", "brain", "kermany_causes")
+CHOICES = {"chosen", "looked_beside"}
 BATCH = 64
+TRAININGS: dict[str, dict[str, Any]] = {
+    "kermany": {"input_px": 56, "epochs": 10, "precision": "bf16", "modality": "xray"},
+    "pneumoniamnist": {"input_px": 28, "epochs": 20, "modality": "xray"},
+    "breastmnist": {"input_px": 28, "epochs": 100, "modality": "ultrasound"},
+    "brain": {"input_px": 56, "epochs": 60, "precision": "bf16", "modality": "mri"},
+}
+"""Trainings of the encoder beside; epochs were set by time, to about half a minute of two cores, not by result."""
 
 
 def data_dir() -> Path:
@@ -103,11 +116,48 @@ def features(name: str, cache: Path) -> tuple[Any, np.ndarray, np.ndarray]:
     return stored["vectors"], stored["labels"], stored["groups"]
 
 
-def rows_of(vectors: Any, labels: np.ndarray, groups: np.ndarray, rows: np.ndarray) -> Any:
+def own_features(name: str, seen: np.ndarray, seed: int, cache: Path) -> np.ndarray:
+    """Vectors of all images by an encoder that was trained on those that may be seen, from the cache where it was.
+
+    Args:
+        name: Key of `TRAININGS`.
+        seen: (n,) images to train on.
+        seed: Of the random start and the training.
+        cache: Folder.
+    """
+    import torch
+
+    from scanloop.config import EncoderConfig
+    from scanloop.embedding.encoders import new_encoder
+    from scanloop.embedding.engine import Engine
+    from scanloop.embedding.weights import load_weights
+    from scanloop.pretraining.trainer import train_encoder
+
+    path = cache / f"{name}-own-{seed}.npy"
+    if not path.exists():
+        images, _, _ = load(name)
+        config = EncoderConfig.model_validate(TRAININGS[name] | {"seed": seed})
+        encoder = new_encoder(config.encoder, seed)
+        preprocess = load_weights(encoder, None, config.input_px)
+        squares = np.stack([preprocess.square(images[row])[..., :1] for row in np.flatnonzero(seen)])
+        grey = torch.from_numpy(np.ascontiguousarray(squares.transpose(0, 3, 1, 2)))
+        train_encoder(encoder, grey, preprocess, config, cache / f"{name}-own-{seed}.checkpoint")
+        np.save(path, Engine(encoder, preprocess, BATCH, "float32", [])(images))
+    found: np.ndarray = np.load(path)
+    return found
+
+
+def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Vectors of two encoders as one encoder of both gives them: each part of length 1."""
+    parts = [part.astype(np.float64) for part in (first, second)]
+    return np.hstack([part / np.linalg.norm(part, axis=1, keepdims=True).clip(1e-12) for part in parts])
+
+
+def rows_of(vectors: Any, labels: np.ndarray, groups: np.ndarray, rows: np.ndarray, first: int | None = None) -> Any:
     """Labelled rows as the methods take them."""
     from scanloop.learning.dataset import Known
 
-    return Known(rows, vectors[rows], labels[rows], groups[rows], np.ones(len(rows), bool))
+    return Known(rows, vectors[rows], labels[rows], groups[rows], np.ones(len(rows), bool), first)
 
 
 def one_split(known: Any, pool: Any, test: Any, seed: int) -> dict[str, np.ndarray]:
@@ -125,7 +175,34 @@ def one_split(known: Any, pool: Any, test: Any, seed: int) -> dict[str, np.ndarr
     return found | {"policy": found[choice.name], "chosen": np.array(choice.name)}
 
 
-def draw(vectors: Any, labels: np.ndarray, groups: np.ndarray, seed: int) -> tuple[Any, Any, Any]:
+def beside(known: Any, pool: Any, test: Any, seed: int) -> dict[str, np.ndarray]:
+    """As `one_split`, of vectors by two encoders: the tuned head, the policy, and whether the head looks at both."""
+    from scanloop.learning.heads import tune_head
+    from scanloop.learning.semisupervised import policy
+
+    classes = len(np.unique(known.labels))
+    tuned = tune_head(known, classes, FOLDS, seed)
+    choice = policy.choose(policy.gather(known, pool, classes, FOLDS, REPEATS, seed))
+    names = [] if choice.name == policy.SUPERVISED else [choice.name]
+    found = {
+        name: head.logits(test.vectors).argmax(axis=1) for name, head in policy.heads(tuned, known, pool, names).items()
+    }
+    return {
+        "beside_supervised": found[policy.SUPERVISED],
+        "beside_policy": found[choice.name],
+        "looked_beside": np.array(tuned.width is None),
+    }
+
+
+def hold_out(groups: np.ndarray, seed: int) -> np.ndarray:
+    """Images (n,) of a split's held-out groups."""
+    names = np.random.default_rng(seed).permutation(np.unique(groups))
+    return np.isin(groups, names[: int(HELD_OUT * len(names))])
+
+
+def draw(
+    vectors: Any, labels: np.ndarray, groups: np.ndarray, seed: int, first: int | None = None
+) -> tuple[Any, Any, Any]:
     """Labels, pool and hold-out of one split; no group stands in two of hold-out and the rest."""
     from scanloop.learning.dataset import Pool
 
@@ -133,44 +210,54 @@ def draw(vectors: Any, labels: np.ndarray, groups: np.ndarray, seed: int) -> tup
     names = rng.permutation(np.unique(groups))
     held_out = np.isin(groups, names[: int(HELD_OUT * len(names))])
     order = rng.permutation(np.flatnonzero(~held_out))
-    _, first = np.unique(groups[order], return_index=True)
-    known = order[np.sort(first)[:LABELS]]
+    _, one_each = np.unique(groups[order], return_index=True)
+    known = order[np.sort(one_each)[:LABELS]]
     rest = np.setdiff1d(order, known)
     test = np.flatnonzero(held_out)
-    rows = [rows_of(vectors, labels, groups, part) for part in (known, test)]
+    rows = [rows_of(vectors, labels, groups, part, first) for part in (known, test)]
     return rows[0], Pool(rest, vectors[rest], groups[rest]), rows[1]
 
 
-def scores(name: str, splits: int, cache: Path) -> tuple[dict[str, list[float]], list[str]]:
-    """Macro-F1 of each way in each split, in points, and what the policy chose."""
-    from sklearn.metrics import f1_score
-
+def draws(name: str, vectors: Any, labels: np.ndarray, groups: np.ndarray, seed: int, first: int | None) -> Any:
+    """Labels, pool and hold-out of each part of a split, which is one, and of the brain set one for each fold."""
     from scanloop.learning.cross_validation import group_folds
     from scanloop.learning.dataset import Pool
 
+    if name != "brain":
+        yield draw(vectors, labels, groups, seed, first)
+        return
+    every = rows_of(vectors, labels, groups, np.flatnonzero(labels >= 0), first)
+    unlabelled = np.flatnonzero(labels < 0)
+    pool = Pool(unlabelled, vectors[unlabelled], groups[unlabelled])
+    for cut in group_folds(every.labels, every.groups, FOLDS, 1, seed):
+        test = every.take(cut.test)
+        yield every.take(cut.train), pool.without(test.groups), test
+
+
+def scores(name: str, splits: int, cache: Path, trained: bool) -> tuple[dict[str, list[float]], dict[str, list[str]]]:
+    """Macro-F1 of each way in each split, in points, and what was chosen."""
+    from sklearn.metrics import f1_score
+
     vectors, labels, groups = features(name, cache)
+    brain, images = name == "brain", name.removesuffix("_causes")
     found: dict[str, list[float]] = {}
-    chosen = []
+    chosen: dict[str, list[str]] = {}
     for seed in range(splits):
-        if name == "brain":
-            every = rows_of(vectors, labels, groups, np.flatnonzero(labels >= 0))
-            unlabelled = np.flatnonzero(labels < 0)
-            pool = Pool(unlabelled, vectors[unlabelled], groups[unlabelled])
-            predicted: dict[str, np.ndarray] = {}
-            for cut in group_folds(every.labels, every.groups, FOLDS, 1, seed):
-                test = every.take(cut.test)
-                answers = one_split(every.take(cut.train), pool.without(test.groups), test, seed)
-                chosen.append(str(answers.pop("chosen")))
-                for way, values in answers.items():
-                    predicted.setdefault(way, np.zeros(len(every.labels), int))[cut.test] = values
-            truth = every.labels
-        else:
-            known, pool, test = draw(vectors, labels, groups, seed)
-            predicted = one_split(known, pool, test, seed)
-            chosen.append(str(predicted.pop("chosen")))
-            truth = test.labels
-        for way, values in predicted.items():
-            found.setdefault(way, []).append(100 * float(f1_score(truth, values, average="macro")))
+        answers: dict[str, list[np.ndarray]] = {}
+        truth = np.concatenate([test.labels for _, _, test in draws(name, vectors, labels, groups, seed, None)])
+        for known, pool, test in draws(name, vectors, labels, groups, seed, None):
+            for way, values in one_split(known, pool, test, seed).items():
+                answers.setdefault(way, []).append(values)
+        if trained:
+            seen = ~np.isin(groups, groups[labels >= 0]) if brain else ~hold_out(groups, seed)
+            both = side_by_side(vectors, own_features(images, seen, 0 if brain else seed, cache))
+            for known, pool, test in draws(name, both, labels, groups, seed, vectors.shape[1]):
+                for way, values in beside(known, pool, test, seed).items():
+                    answers.setdefault(way, []).append(values)
+        for way in CHOICES & answers.keys():
+            chosen.setdefault(way, []).extend(str(one) for one in answers.pop(way))
+        for way, parts in answers.items():
+            found.setdefault(way, []).append(100 * float(f1_score(truth, np.concatenate(parts), average="macro")))
     return found, chosen
 
 
@@ -194,16 +281,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--without-training", action="store_true", help="SqueezeNet alone: minutes instead of an hour")
     parser.add_argument("--cache", type=Path, default=Path("runs/.features"))
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"benchmark": "bench_learn", "n": arguments.splits, "labels": LABELS}
     for name in arguments.sets:
         started = time.perf_counter()
-        found, chosen = scores(name, arguments.splits, arguments.cache)
+        found, chosen = scores(name, arguments.splits, arguments.cache, not arguments.without_training)
         base = found.pop("supervised")
         row: dict[str, Any] = {"supervised": round(float(np.mean(base)), 2)}
         row |= {way: gain(values, base) for way, values in found.items()}
-        row["chosen"] = {way: chosen.count(way) for way in sorted(set(chosen))}
+        row |= {way: {one: made.count(one) for one in sorted(set(made))} for way, made in chosen.items()}
         row["seconds"] = round(time.perf_counter() - started, 1)
         figures[name] = row
         print(json.dumps({name: row}), flush=True)

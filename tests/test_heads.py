@@ -12,10 +12,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from scanloop.calibration.scaling import probabilities_of
+from scanloop.config import PseudoLabelConfig
 from scanloop.errors import TooFewLabelsError
 from scanloop.learning.cross_validation import group_folds
+from scanloop.learning.dataset import Known
 from scanloop.learning.heads import REGULARISATION, fit_head, tune_head
 from scanloop.learning.neighbours import anomaly, neighbour_vote
+from scanloop.learning.pseudo_labels import propose
+from scanloop.learning.semisupervised.method import fit_on_targets
+from scanloop.learning.semisupervised.opinions import Opinions
+from scanloop.learning.semisupervised.policy import METHODS
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -140,3 +146,57 @@ def test_fewer_labelled_images_than_neighbours_all_vote_and_a_tie_goes_to_the_lo
     labels, shares = neighbour_vote(base, np.array([1, 0, 1, 0]), np.array([[1.0, 0.5]]), 11, 2)
     assert (labels.tolist(), shares.tolist()) == ([0], [0.5])
     assert anomaly(base, np.empty((0, 2))).shape == (0,)
+
+
+def two_encoders(tells: bool, seed: int = 3) -> Known:
+    """Rows whose first four columns hint at the class; the others tell it, or are noise."""
+    hints = new_known(n=160, d=4, gap=0.4, seed=seed)
+    noise = np.random.default_rng(9).normal(size=(160, 40))
+    more = noise[:, :4] + 3 * hints.labels[:, None] if tells else noise
+    return replace(hints, vectors=np.concatenate([hints.vectors, more], axis=1).astype(np.float16), first=4)
+
+
+def test_a_second_encoder_that_tells_the_class_is_looked_at() -> None:
+    known = two_encoders(tells=True)
+    tuned = tune_head(known, 2, 5, seed=0)
+    plain = tune_head(replace(known, first=None), 2, 5, seed=0)
+    assert tuned.width is None
+    assert tuned.c == plain.c
+    np.testing.assert_array_equal(tuned.head.weights, plain.head.weights)
+
+
+def test_a_second_encoder_of_noise_is_left_alone_by_the_head_and_by_all_that_follows_it() -> None:
+    known = two_encoders(tells=False)
+    alone = replace(known, vectors=known.vectors[:, :4], first=None)
+    tuned, plain = tune_head(known, 2, 5, seed=0), tune_head(alone, 2, 5, seed=0)
+    assert tuned.width == 4
+    np.testing.assert_array_equal(tuned.head.weights, np.pad(plain.head.weights, ((0, 40), (0, 0))))
+    found, expected = tuned.probabilities(known.vectors), plain.probabilities(alone.vectors)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    pool = new_pool(n=60, d=44, seed=5)
+    narrow = replace(pool, vectors=pool.vectors[:, :4])
+    for method in METHODS.values():
+        wide_targets, plain_targets = method(Opinions(tuned, known, pool)), method(Opinions(plain, alone, narrow))
+        np.testing.assert_allclose(wide_targets.probabilities, plain_targets.probabilities, atol=1e-9)
+        wide = fit_on_targets(tuned, known, pool, wide_targets)
+        own = fit_on_targets(plain, alone, narrow, plain_targets)
+        np.testing.assert_allclose(wide.logits(pool.vectors), own.logits(narrow.vectors), atol=1e-6)
+    config = PseudoLabelConfig()
+    refusals = [propose(tuned, known, pool, 2, config).refusals, propose(plain, alone, narrow, 2, config).refusals]
+    np.testing.assert_array_equal(*refusals)
+
+
+def test_a_second_encoder_has_to_be_better_by_more_than_a_standard_error() -> None:
+    for seed in range(6):
+        known = two_encoders(tells=False, seed=seed)
+        shift = known.labels[:, None] * np.linspace(0, 1.2, 6)[seed]
+        vectors = np.hstack([known.vectors[:, :4], known.vectors[:, 4:8] + shift])
+        known = replace(known, vectors=vectors.astype(np.float16))
+        losses = []
+        for width in (4, 8):
+            head = tune_head(replace(known, vectors=known.vectors[:, :width], first=None), 2, 5, seed=0)
+            said = probabilities_of(head.out_of_fold, head.temperature)
+            losses.append(-np.log(said[np.arange(160), known.labels]))
+        by_group = (losses[0] - losses[1]).reshape(80, 2).mean(axis=1)  # two rows a group
+        better = by_group.mean() > by_group.std(ddof=1) / np.sqrt(80)
+        assert (tune_head(known, 2, 5, seed=0).width is None) == better

@@ -20,10 +20,12 @@ class Embeddings:
     Attributes:
         slice_ids: (n,) strings.
         vectors: float16 (n, dimension), in the order of the ids.
+        first: Leading columns that are the first of two encoders'; None where there is one.
     """
 
     slice_ids: list[str]
     vectors: Half
+    first: int | None = None
 
     def of(self, slice_ids: list[str]) -> Half:
         """Vectors of these slices, (len(slice_ids), dimension), in their order.
@@ -103,7 +105,7 @@ def read_embeddings(directory: Path) -> Embeddings:
     vectors = np.empty((len(index), stored.dimension), dtype=np.float16)
     for places, part in stored:
         vectors[places] = part
-    return Embeddings(index["slice_id"].tolist(), vectors)
+    return Embeddings(index["slice_id"].tolist(), vectors, read_json(directory / "embeddings.json")["first_dimension"])
 
 
 def _rows_of(slice_ids: Iterable[str], asked: list[str]) -> Labels:

@@ -33,6 +33,12 @@ class Encoder(nn.Module):
         self.blocks = blocks
         self.dimension = dimension
 
+    @property
+    def first_dimension(self) -> int | None:
+        """Leading numbers of an embedding that are the first of two encoders'; None where there is one."""
+        block = self.blocks[0]
+        return int(block.first.dimension) if isinstance(block, Concatenated) else None  # type: ignore[arg-type]
+
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings (n, dimension) of normalised images (n, 3, s, s), float32."""
         return self.pool(self.run(images))

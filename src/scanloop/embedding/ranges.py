@@ -93,6 +93,7 @@ class Maker:
     Attributes:
         encoder_digest: Of the encoder.
         dimension: Numbers a vector.
+        first_dimension: How many of them are the first of two encoders'; None where there is one.
         fidelity: How faithful each precision was that was tried; the last one is that of the vectors.
     """
 
@@ -106,7 +107,7 @@ class Maker:
         self._net, self._preprocess = read_encoder(encoder)
         _require_one_size(read_json(catalog / "catalog.json")["short_side_px"], self._preprocess.archive_px)
         self.encoder_digest = str(read_json(encoder / "encoder.json")["digest"])
-        self.dimension = self._net.dimension
+        self.dimension, self.first_dimension = self._net.dimension, self._net.first_dimension
         self._config, self._catalog, self._store = config, catalog, store
         self._calibration, self._judges = self._drawn()
         self._engines: dict[str, Engine] = {}

@@ -11,6 +11,7 @@ from scanloop.calibration.calibrator import Calibrator
 from scanloop.calibration.maps import FITS, MAPS
 from scanloop.evaluation.calibration import honesty, log_losses
 from scanloop.evaluation.metrics import measure
+from scanloop.learning.choosing import choose, paired_gain
 from scanloop.learning.cross_validation import Fold, cross_fitted
 from scanloop.types import Float, Groups, Labels
 
@@ -88,31 +89,6 @@ def calibrate(found: OutOfFold, method: str = "auto", bins: int = 10, seed: int 
     calibrator = FITS[chosen](stacked, np.tile(truth, len(found.logits)))
     candidates = {name: _measures(values[:, judges], truth, bins, seed) for name, values in tried.items()}
     return Calibrated(calibrator, logits, candidates, {name: _gain(losses, name, groups) for name in tried})
-
-
-def choose(losses: Mapping[str, Float], groups: Groups) -> str:
-    """Method to keep: each in turn where its mean loss is lower than that of the one kept by over one standard error.
-
-    Args:
-        losses: (n,) losses of the same rows by method, the simplest first.
-        groups: (n,) groups of the rows.
-    """
-    kept, *others = losses
-    for name in others:
-        less, error = paired_gain(losses[kept], losses[name], groups)
-        if less > error:
-            kept = name
-    return kept
-
-
-def paired_gain(base: Float, other: Float, groups: Groups) -> tuple[float, float]:
-    """Mean of `base` - `other`, (n,) each, and its standard error where groups, not rows, are independent."""
-    difference = base - other
-    mean = float(difference.mean())
-    _, index = np.unique(groups, return_inverse=True)
-    sums = np.bincount(index, difference - mean)
-    count = len(sums)
-    return mean, float(np.sqrt(count / max(1, count - 1) * (sums**2).sum())) / len(difference)
 
 
 def _by_name(found: OutOfFold, name: str) -> Callable[[Fold, Labels], Calibrator]:

@@ -29,6 +29,7 @@ class Known:
         labels: (n,) class indices.
         groups: (n,) groups.
         drawn: (n,) whether the row was drawn at random; bought rows were chosen and must judge nothing.
+        first: Leading columns that are the first of two encoders'; None where there is one.
     """
 
     slice_ids: npt.NDArray[Any]
@@ -36,10 +37,12 @@ class Known:
     labels: Labels
     groups: Groups
     drawn: npt.NDArray[np.bool_]
+    first: int | None = None
 
     def take(self, rows: Labels | npt.NDArray[np.bool_]) -> "Known":
         """The rows with these indices, or under this mask."""
-        return Known(self.slice_ids[rows], self.vectors[rows], self.labels[rows], self.groups[rows], self.drawn[rows])
+        drawn = self.drawn[rows]
+        return Known(self.slice_ids[rows], self.vectors[rows], self.labels[rows], self.groups[rows], drawn, self.first)
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,8 @@ def known_rows(
     indices = [classes.index(name) for name in label[keep]]
     ids = rows.loc[keep, "slice_id"].to_numpy(dtype=object)
     groups = rows.loc[keep, "group_id"].to_numpy(dtype=object)
-    vectors = embeddings.of(ids.tolist())
-    return Known(ids, vectors, np.array(indices, dtype=np.int64), groups, drawn[keep].to_numpy(dtype=bool))
+    vectors, labels = embeddings.of(ids.tolist()), np.array(indices, dtype=np.int64)
+    return Known(ids, vectors, labels, groups, drawn[keep].to_numpy(dtype=bool), embeddings.first)
 
 
 def pool_rows(manifest: pd.DataFrame, known: Known, embeddings: Embeddings, pushed_out: pd.DataFrame) -> Pool:

@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -11,7 +12,8 @@ from threadpoolctl import threadpool_limits
 from scanloop.calibration.scaling import fit_temperature, probabilities_of
 from scanloop.embedding.blocks import blocks
 from scanloop.evaluation.calibration import log_losses
-from scanloop.learning.cross_validation import group_folds
+from scanloop.learning.choosing import choose
+from scanloop.learning.cross_validation import Fold, group_folds
 from scanloop.learning.dataset import Known
 from scanloop.types import Float, Half, Labels
 
@@ -42,22 +44,33 @@ class Head:
             scores[rows] = vectors[rows].astype(np.float64) @ self.weights + self.bias
         return scores
 
+    def padded(self, dimension: int) -> "Head":
+        """The same for vectors with further columns, which weigh nothing."""
+        missing = dimension - len(self.weights)
+        return Head(np.pad(self.weights, ((0, missing), (0, 0))), self.bias) if missing else self
+
 
 @dataclass(frozen=True)
 class TunedHead:
-    """A head with the strength and the temperature that held-out groups chose.
+    """A head with the strength, the encoders and the temperature that held-out groups chose.
 
     Attributes:
         head: Trained on every row.
         c: Chosen inverse penalty.
         temperature: Fitted on the out-of-fold logits at this C.
         out_of_fold: (n, classes) logits of each row from a head that never saw its group, before the temperature.
+        width: Leading columns of a vector that are looked at; None for all.
     """
 
     head: Head
     c: float
     temperature: float
     out_of_fold: Float
+    width: int | None = None
+
+    def seen(self, vectors: Half) -> Half:
+        """What of vectors (n, d) is looked at: (n, d) or those of the first encoder."""
+        return vectors[:, : self.width]
 
     def probabilities(self, vectors: Half | Float) -> Float:
         """Calibrated probabilities (n, classes) of vectors (n, d)."""
@@ -90,9 +103,10 @@ def fit_head(vectors: Half | Float, labels: Labels, classes: int, c: float, weig
 
 
 def tune_head(known: Known, classes: int, folds: int, seed: int) -> TunedHead:
-    """Head whose penalty and temperature are chosen by group cross-validation on the rows given.
+    """Head whose penalty, encoders and temperature are chosen by group cross-validation on the rows given.
 
     Rows that were not drawn at random are learnt from, but choose nothing: their temperature would not be the pool's.
+    Of two encoders the second is looked at where that lowers the log-loss by more than a standard error.
 
     Args:
         known: Labelled rows.
@@ -105,17 +119,28 @@ def tune_head(known: Known, classes: int, folds: int, seed: int) -> TunedHead:
     """
     cuts = group_folds(known.labels, known.groups, folds, 1, seed)
     judges = known.drawn if len(np.unique(known.labels[known.drawn])) > 1 else np.ones_like(known.drawn)
-    labels = known.labels[judges]
-    best: tuple[float, float, float, Float] | None = None
+    widths = [None] if known.first is None else [known.first, None]
+    found = {str(width): _tuned(known, classes, cuts, judges, width) for width in widths}
+    kept = choose({name: losses for name, (_, losses) in found.items()}, known.groups[judges])
+    return found[kept][0]
+
+
+def _tuned(
+    known: Known, classes: int, cuts: list[Fold], judges: npt.NDArray[np.bool_], width: int | None
+) -> tuple[TunedHead, Float]:
+    """The best head on the leading columns of the vectors, and the out-of-fold log-losses (j,) of those that judge."""
+    vectors, labels = known.vectors[:, :width], known.labels[judges]
+    best: tuple[float, float, float, Float, Float] | None = None
     for c in REGULARISATION:
         logits = np.empty((len(known.labels), classes))
         for cut in cuts:
-            head = fit_head(known.vectors[cut.train], known.labels[cut.train], classes, c)
-            logits[cut.test] = head.logits(known.vectors[cut.test])
+            head = fit_head(vectors[cut.train], known.labels[cut.train], classes, c)
+            logits[cut.test] = head.logits(vectors[cut.test])
         temperature = fit_temperature(logits[judges], labels)
-        loss = float(log_losses(logits[judges] / temperature, labels).mean())
-        if best is None or loss < best[0]:
-            best = (loss, c, temperature, logits)
+        losses = log_losses(logits[judges] / temperature, labels)
+        if best is None or losses.mean() < best[0]:
+            best = (float(losses.mean()), c, temperature, logits, losses)
     assert best is not None
-    _, c, temperature, logits = best
-    return TunedHead(fit_head(known.vectors, known.labels, classes, c), c, temperature, logits)
+    _, c, temperature, logits, losses = best
+    head = fit_head(vectors, known.labels, classes, c).padded(known.vectors.shape[1])
+    return TunedHead(head, c, temperature, logits, width), losses

@@ -67,11 +67,12 @@ def propose(tuned: TunedHead, known: Known, pool: Pool, classes: int, config: Ps
     """
     probabilities = tuned.probabilities(pool.vectors)
     labels = probabilities.argmax(axis=1).astype(np.int64)
-    neighbour_labels, shares = neighbour_vote(known.vectors, known.labels, pool.vectors, config.neighbours, classes)
-    prototypes = nearest_prototype(known.vectors, known.labels, pool.vectors, classes)
-    distances = anomaly(known.vectors, pool.vectors)
+    given, asked = tuned.seen(known.vectors), tuned.seen(pool.vectors)
+    neighbour_labels, shares = neighbour_vote(given, known.labels, asked, config.neighbours, classes)
+    prototypes = nearest_prototype(given, known.labels, asked, classes)
+    distances = anomaly(given, asked)
     unsure = probabilities.max(axis=1) < config.min_confidence
-    strange = distances > usual_anomaly(known.vectors, known.groups, config.max_anomaly)
+    strange = distances > usual_anomaly(given, known.groups, config.max_anomaly)
     agrees = passes(probabilities, neighbour_labels, shares, config)
     refusals = np.select(
         [unsure, ~agrees, prototypes != labels, strange], [UNSURE, DISAGREEMENT, OTHER_PROTOTYPE, STRANGE], ""

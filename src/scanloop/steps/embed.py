@@ -69,8 +69,12 @@ def embed(config: EmbedConfig, *, catalog: Path, encoder: Path, output: Path) ->
                 )
             )
     precision = next(reversed(maker.fidelity), config.precision)
-    facts = {"encoder_digest": maker.encoder_digest, "dimension": maker.dimension, "dtype": "float16", "files": files}
-    write_json(output / "embeddings.json", facts | {"precision": precision, "fidelity": maker.fidelity})
+    facts = {
+        "encoder_digest": maker.encoder_digest, "dimension": maker.dimension,
+        "first_dimension": maker.first_dimension, "dtype": "float16", "files": files, "precision": precision,
+        "fidelity": maker.fidelity,
+    }  # fmt: skip
+    write_json(output / "embeddings.json", facts)
     _tidy(store)
     _charge_parts(seconds_folder(store, config, maker.encoder_digest), scratch(output))
     return EmbedSummary(slices, maker.dimension, maker.encoder_digest, precision)

@@ -1,6 +1,6 @@
 """What `evaluate` looks at beside the metrics: altered images, subgroups, gain from labels, and the map."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,8 @@ def _cuts(seen: Examined, train: Known, vectors: Embeddings) -> tuple[list[list[
     test = known_rows(seen.manifest, None, seen.model.classes, vectors, "test")
     first, both = len(train.labels), [train, test]
     columns = ("slice_ids", "vectors", "labels", "groups", "drawn")
-    joined = Known(*(np.concatenate([getattr(one, name) for one in both]) for name in columns))
+    stacked: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in both]) for name in columns}
+    joined = replace(train, **stacked)
     cut = (np.arange(first), np.arange(first, first + len(test.labels)))
     return [[cut]] * draws, joined
 

@@ -37,7 +37,7 @@ Method: TypeAlias = Callable[[Opinions], Targets]
 
 
 def fit_on_targets(tuned: TunedHead, known: Known, pool: Pool, targets: Targets) -> Head:
-    """Head on the labels and the pool's soft labels, with the penalty of the tuned head.
+    """Head on the labels and the pool's soft labels, with the penalty and the encoders of the tuned head.
 
     Given labels keep their value and the weight 1. A soft label counts once for each class, weighted by its share.
     Without a row that weighs anything it is the supervised head itself, to the bit.
@@ -53,11 +53,11 @@ def fit_on_targets(tuned: TunedHead, known: Known, pool: Pool, targets: Targets)
         return tuned.head
     classes = targets.probabilities.shape[1]
     shares = targets.probabilities[rows] * targets.weights[rows, None]
-    vectors = np.concatenate([known.vectors, *[pool.vectors[rows]] * classes])
+    vectors = np.concatenate([tuned.seen(known.vectors), *[tuned.seen(pool.vectors)[rows]] * classes])
     labels = np.concatenate([known.labels, np.repeat(np.arange(classes), len(rows))])
     weights = np.concatenate([np.ones(len(known.labels)), shares.T.ravel()])
     kept = weights > 0
-    return fit_head(vectors[kept], labels[kept], classes, tuned.c, weights[kept])
+    return fit_head(vectors[kept], labels[kept], classes, tuned.c, weights[kept]).padded(known.vectors.shape[1])
 
 
 def weighing(opinions: Opinions, probabilities: Float, times: float = 1.0) -> Targets:

@@ -14,7 +14,7 @@ from scanloop.embedding.blocks import unit
 from scanloop.learning.dataset import Known, Pool
 from scanloop.learning.heads import TunedHead
 from scanloop.learning.neighbours import nearest_prototype, neighbour_vote
-from scanloop.types import Float, Labels
+from scanloop.types import Float, Half, Labels
 
 DIMENSION, NEIGHBOURS, CLAMPING = 64, 15, 0.2
 """Principal components of labels and pool, neighbours of a row in the graph, share of its label that these give."""
@@ -42,6 +42,11 @@ class Opinions:
         """Number of classes."""
         return len(self.tuned.head.bias)
 
+    @property
+    def _seen(self) -> tuple[Half, Labels, Half]:
+        """Vectors of the labelled rows as far as the head looks at them, their labels, and the pool's vectors."""
+        return self.tuned.seen(self.known.vectors), self.known.labels, self.tuned.seen(self.pool.vectors)
+
     @cached_property
     def head(self) -> Float:
         """Calibrated probabilities (n, classes) of the logistic head."""
@@ -50,17 +55,18 @@ class Opinions:
     @cached_property
     def votes(self) -> tuple[Labels, Float]:
         """Majority class (n,) of the nearest labelled rows by angle, and its share."""
-        return neighbour_vote(self.known.vectors, self.known.labels, self.pool.vectors, VOTERS, self.classes)
+        return neighbour_vote(*self._seen, VOTERS, self.classes)
 
     @cached_property
     def prototypes(self) -> Labels:
         """Class (n,) whose mean direction is nearest."""
-        return nearest_prototype(self.known.vectors, self.known.labels, self.pool.vectors, self.classes)
+        return nearest_prototype(*self._seen, self.classes)
 
     @cached_property
     def components(self) -> Float:
         """Principal components (m + n, k <= 64) of the standardised vectors of labelled rows, then of the pool's."""
-        vectors = np.concatenate([self.known.vectors, self.pool.vectors]).astype(np.float64)
+        known, _, pool = self._seen
+        vectors = np.concatenate([known, pool]).astype(np.float64)
         std = vectors.std(axis=0)
         vectors = (vectors - vectors.mean(axis=0)) / np.where(std < 1e-8, 1, std)
         with threadpool_limits(1):
