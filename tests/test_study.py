@@ -18,6 +18,7 @@ from scanloop.studies.grid import Grid
 from scanloop.studies.request import StudyRequest
 from scanloop.studies.study import Bench, Cell, Study, find_study, study_names
 from scanloop.studies.summary import markdown, mean_of, summarise, write_summary
+from scanloop.studies.vectors import encoder_of
 
 
 @pytest.fixture(scope="module")
@@ -236,3 +237,28 @@ def test_the_study_of_calibration_judges_each_map_on_the_same_heads(data: Path, 
     asked = request(data, folds=3, draws=1)
     one = {arm: study.measure(Cell("breastmnist", arm, 20, 0), Bench(asked, tmp_path)) for arm in study.arms(asked)}
     assert one["auto"] in [one[arm] for arm in MAPS]
+
+
+def test_the_study_of_fine_tuning_starts_from_the_encoder_that_the_probe_looks_through(
+    data: Path, tmp_path: Path
+) -> None:
+    study, asked = find_study("fine-tuning"), request(data, training_epochs=3)
+    bench = Bench(asked, tmp_path)
+    found = {arm: study.measure(Cell("breastmnist", arm, 20, 0), bench) for arm in study.arms(asked)}
+    assert {figures["labels"] for figures in found.values()} == {24}
+    assert len({figures["brier"] for figures in found.values()}) == 4
+    encoder, _ = encoder_of(bench, "breastmnist", "ssl", 0)
+    again, _ = encoder_of(bench, "breastmnist", "ssl", 0)
+    fresh, _ = encoder_of(bench, "breastmnist", "random", 0)
+    states = [one.state_dict()["blocks.0.0.weight"] for one in (encoder, again, fresh)]
+    assert (states[0] == states[1]).all()
+    assert (states[0] != states[2]).any()
+
+
+def test_the_study_of_views_trains_an_encoder_for_each_strength(data: Path, tmp_path: Path) -> None:
+    study, asked = find_study("augmentation"), request(data)
+    weak, strong = (
+        study.measure(Cell("breastmnist", arm, 20, 0), Bench(asked, tmp_path)) for arm in ("weak", "strong")
+    )
+    assert weak["brier"] != strong["brier"]
+    assert len(list(tmp_path.glob("*.loss.csv"))) == 2

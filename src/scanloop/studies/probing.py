@@ -12,6 +12,7 @@ from scanloop.learning.heads import TunedHead, tune_head
 from scanloop.studies.datasets import draw_labels
 from scanloop.studies.study import Bench, Cell
 from scanloop.studies.vectors import vectors
+from scanloop.types import Half, Labels
 
 
 def probe_cell(cell: Cell, bench: Bench, source: str) -> Mapping[str, float]:
@@ -26,16 +27,27 @@ def probe_cell(cell: Cell, bench: Bench, source: str) -> Mapping[str, float]:
         accuracy, macro_f1, auroc, ece and brier on the published test part; labels; test_images.
     """
     data = bench.data(cell.dataset)
-    train, test = vectors(bench, cell.dataset, source, cell.seed)
     found, rows = [], np.empty(0, np.int64)
     for draw in range(bench.request.draws):
         rows = draw_labels(data.train.labels, cell.percent, cell.seed * 1000 + draw)
-        labels, groups = data.train.labels[rows], data.train.groups[rows]
-        known = Known(rows.astype(object), train[rows], labels, groups, np.ones(len(rows), bool))
-        head = tune_head(known, data.classes, bench.request.folds, cell.seed)
+        head, test = tuned_on(cell, bench, source, rows)
         found.append(measure(head.probabilities(test), data.test.labels))
     means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
     return means | {"labels": len(rows), "test_images": len(data.test.labels)}
+
+
+def tuned_on(cell: Cell, bench: Bench, source: str, rows: Labels) -> tuple[TunedHead, Half]:
+    """The tuned head of some labelled rows of the training part, and the test part's vectors."""
+    train, test = vectors(bench, cell.dataset, source, cell.seed)
+    return tune_head(
+        known_of(bench, cell, train, rows), bench.data(cell.dataset).classes, bench.request.folds, cell.seed
+    ), test
+
+
+def known_of(bench: Bench, cell: Cell, train: Half, rows: Labels) -> Known:
+    """Rows of the training part as heads take them."""
+    part = bench.data(cell.dataset).train
+    return Known(rows.astype(object), train[rows], part.labels[rows], part.groups[rows], np.ones(len(rows), bool))
 
 
 def out_of_fold(known: Known, classes: int, folds: int, repeats: int, seed: int) -> tuple[TunedHead, OutOfFold]:

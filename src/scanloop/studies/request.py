@@ -26,10 +26,17 @@ class StudyRequest(Section):
     size_px: Literal[28, 64, 128, 224] = Field(28, description="Side of the MedMNIST files")
     input_px: int = Field(28, ge=16, le=224, description="Input of the encoder that is trained")
     imagenet_px: int = Field(224, ge=32, le=224, description="Input of the encoder with ImageNet weights")
-    epochs: int = Field(20, ge=1, le=1000)
+    epochs: int = Field(20, ge=1, le=1000, description="Of training without labels")
+    training_epochs: int = Field(
+        20,
+        ge=1,
+        le=1000,
+        description="Of training on images: 128 of the training part count as one update of 32 labelled",
+    )
     batch_size: int = Field(128, ge=4, le=4096)
     learning_rate: Positive = 1e-3
     precision: Literal["float32", "bf16"] = "float32"
+    augmentation: Literal["strong", "weak"] = "strong"
     draws: int = Field(5, ge=1, le=100, description="Draws of the labels that a cell's figures are the mean of")
     folds: int = Field(5, ge=2, le=20, description="Folds that tune a head")
 

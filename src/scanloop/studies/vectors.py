@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scanloop.artifacts import write_bytes
 from scanloop.config import EncoderConfig
@@ -15,9 +16,9 @@ from scanloop.errors import ConfigError
 from scanloop.pretraining.drawing import loss_curve
 from scanloop.pretraining.trainer import chance_loss, train_encoder
 from scanloop.provenance import digest
-from scanloop.studies.datasets import MODALITIES
+from scanloop.studies.datasets import MODALITIES, Part
 from scanloop.studies.study import Bench
-from scanloop.types import Half
+from scanloop.types import Half, Labels
 
 BATCH = 64
 
@@ -35,11 +36,9 @@ def vectors(bench: Bench, dataset: str, source: str, seed: int) -> tuple[Half, H
         ConfigError: ImageNet weights are asked for and not given.
         CollapseError: The training went wrong.
     """
-    data = bench.data(dataset)
-    settings = [bench.request.settings, data.digest, source, None if source == "imagenet" else seed]
-    path = bench.cache / f"{dataset}-{source}-{digest(settings)[:16]}.npz"
+    data, path = bench.data(dataset), _place(bench, dataset, source, seed).with_suffix(".npz")
     if not path.is_file():
-        encoder, preprocess = _encoder(bench, dataset, source, seed, path.with_suffix(""))
+        encoder, preprocess = encoder_of(bench, dataset, source, seed)
         engine = Engine(encoder, preprocess, BATCH)
         found = {name: engine(part.images) for name, part in (("train", data.train), ("test", data.test))}
         temporary = path.with_name(f".{path.name}")
@@ -49,7 +48,13 @@ def vectors(bench: Bench, dataset: str, source: str, seed: int) -> tuple[Half, H
         return stored["train"], stored["test"]
 
 
-def _encoder(bench: Bench, dataset: str, source: str, seed: int, place: Path) -> tuple[Encoder, Preprocess]:
+def encoder_of(bench: Bench, dataset: str, source: str, seed: int) -> tuple[Encoder, Preprocess]:
+    """The encoder behind `vectors`, and what its input needs; a training that is done is read from its checkpoint.
+
+    Raises:
+        ConfigError: ImageNet weights are asked for and not given.
+        CollapseError: The training went wrong.
+    """
     request = bench.request
     if source == "imagenet":
         if request.weights is None:
@@ -59,21 +64,33 @@ def _encoder(bench: Bench, dataset: str, source: str, seed: int, place: Path) ->
     encoder = new_encoder(request.encoder, seed)
     preprocess = load_weights(encoder, None, request.input_px)
     if source == "ssl":
-        _pretrain(bench, dataset, seed, encoder, preprocess, place)
+        _pretrain(bench, dataset, seed, encoder, preprocess, _place(bench, dataset, source, seed))
     return encoder, preprocess
+
+
+def pixels(part: Part, rows: Labels, preprocess: Preprocess) -> Tensor:
+    """Images of some rows of a part as an encoder's square input, uint8 (n, 3, s, s)."""
+    squares = np.stack([preprocess.square(part.images[row]) for row in rows])
+    return torch.from_numpy(np.ascontiguousarray(squares.transpose(0, 3, 1, 2)))
+
+
+def _place(bench: Bench, dataset: str, source: str, seed: int) -> Path:
+    """Files of one encoder, without their suffix: the name says all that they depend on."""
+    settings = [bench.request.settings, bench.data(dataset).digest, source, None if source == "imagenet" else seed]
+    return bench.cache / f"{dataset}-{source}-{digest(settings)[:16]}"
 
 
 def _pretrain(bench: Bench, dataset: str, seed: int, encoder: Encoder, preprocess: Preprocess, place: Path) -> None:
     """Train an encoder on the training part's images; its losses and their curve are left beside its vectors."""
+    data = bench.data(dataset).train
     config = EncoderConfig.model_validate(
         {name: getattr(bench.request, name) for name in ("encoder", "method", "input_px", "epochs", "batch_size",
-                                                         "learning_rate", "precision")}
+                                                         "learning_rate", "precision", "augmentation")}
         | {"seed": seed, "modality": MODALITIES[dataset]}
     )  # fmt: skip
-    squares = np.stack([preprocess.square(image) for image in bench.data(dataset).train.images])
-    if (squares == squares[..., :1]).all():
-        squares = squares[..., :1]
-    images = torch.from_numpy(np.ascontiguousarray(squares.transpose(0, 3, 1, 2)))
+    images = pixels(data, np.arange(len(data.labels)), preprocess)
+    if (images == images[:, :1]).all():
+        images = images[:, :1].contiguous()
     progress = train_encoder(encoder, images, preprocess, config, place.with_suffix(".checkpoint.safetensors")).progress
     rows = "".join(
         f"{epoch},{loss!r},{now.spread!r}\n"

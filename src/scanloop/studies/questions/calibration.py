@@ -9,9 +9,8 @@ from scanloop.calibration.scaling import probabilities_of
 from scanloop.evaluation.calibration import honesty
 from scanloop.evaluation.metrics import measure
 from scanloop.learning.calibrating import calibrate
-from scanloop.learning.dataset import Known
 from scanloop.studies.datasets import draw_labels
-from scanloop.studies.probing import out_of_fold
+from scanloop.studies.probing import known_of, out_of_fold
 from scanloop.studies.request import StudyRequest
 from scanloop.studies.study import Bench, Cell, Study
 from scanloop.studies.vectors import vectors
@@ -35,8 +34,7 @@ def measure_cell(cell: Cell, bench: Bench) -> Mapping[str, float]:
     train, test = vectors(bench, cell.dataset, "imagenet" if bench.request.weights else "ssl", cell.seed)
     for draw in range(bench.request.draws):
         rows = draw_labels(data.train.labels, cell.percent, cell.seed * 1000 + draw, least=3)
-        labels, groups = data.train.labels[rows], data.train.groups[rows]
-        known = Known(rows.astype(object), train[rows], labels, groups, np.ones(len(rows), bool))
+        known = known_of(bench, cell, train, rows)
         head, folds = out_of_fold(known, data.classes, bench.request.folds, REPEATS, cell.seed)
         said = probabilities_of(head.head.logits(test))
         if cell.arm != "none":
