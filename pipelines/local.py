@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import re
 import sys
 import tempfile
@@ -83,7 +84,7 @@ def artifacts_of(request: Request) -> list[str]:
 def _run_steps(request: Request, output: Path) -> None:
     for stale in output.glob(".*.error.json"):
         stale.unlink()
-    with tempfile.TemporaryDirectory(prefix="scanloop-kfp-") as root, (output / "run.log").open("w") as log:
+    with _scratch() as root, (output / "run.log").open("w") as log:
         runner = local.SubprocessRunner(use_venv=False)
         local.init(runner=runner, pipeline_root=root, enable_caching=False)  # scanloop's own cache knows the code
         try:
@@ -91,6 +92,21 @@ def _run_steps(request: Request, output: Path) -> None:
                 PIPELINES[request.pipeline](**request.arguments)
         except RuntimeError as error:
             raise _reason(output, error) from error
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[str]:
+    """Folder for what KFP's runner and its tasks leave in the temporary folder and never remove."""
+    before = os.environ.get("TMPDIR"), tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="scanloop-kfp-", ignore_cleanup_errors=True) as root:
+        os.environ["TMPDIR"] = tempfile.tempdir = root
+        try:
+            yield root
+        finally:
+            tempfile.tempdir = before[1]
+            os.environ.pop("TMPDIR")
+            if before[0] is not None:
+                os.environ["TMPDIR"] = before[0]
 
 
 @contextlib.contextmanager

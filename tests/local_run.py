@@ -1,5 +1,6 @@
 """`python -m pipelines run` as a user starts it, and kills it: what the tests of local runs share."""
 
+import os
 import random
 import shutil
 import signal
@@ -44,9 +45,11 @@ def command(config: Path, output: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "pipelines", "run", *paths, *options]
 
 
-def run(config: Path, output: Path, *options: str) -> Done:
+def run(config: Path, output: Path, *options: str, temporary: Path | None = None) -> Done:
     started = time.monotonic()
-    done = subprocess.run(command(config, output, *options), cwd=ROOT, capture_output=True, text=True, check=False)
+    env = os.environ | ({"TMPDIR": str(temporary)} if temporary else {})
+    command_line = command(config, output, *options)
+    done = subprocess.run(command_line, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     return Done(done.returncode, done.stdout + done.stderr, time.monotonic() - started)
 
 

@@ -34,7 +34,8 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     config.write_text(TINY)
     with ThreadPoolExecutor(1) as pool:
         interrupted = pool.submit(run_after_kills, config, home / "interrupted", KILLS, LONGEST_SECONDS)
-        first = run(config, home / "whole")
+        (home / "temporary").mkdir()
+        first = run(config, home / "whole", temporary=home / "temporary")
         yield Loop(config, home / "whole", first, digests(home / "whole"), home / "interrupted", interrupted)
 
 
@@ -48,6 +49,7 @@ def test_one_command_leaves_every_artifact_whole(loop: Loop) -> None:
     hidden = {path.name for path in loop.folder.iterdir() if path.name.startswith(".")}
     assert not [name for name in hidden if name.endswith((".partial", ".retired", ".error.json"))]
     assert f"Report: {loop.folder}" in loop.first.text.replace("\n", " ")
+    assert list((loop.config.parent / "temporary").iterdir()) == []
 
 
 def test_both_tables_of_predictions_list_every_uri(loop: Loop) -> None:
