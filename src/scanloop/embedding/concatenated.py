@@ -41,18 +41,10 @@ class Concatenated(nn.Module):
 
     def translate(self, first: Preprocess, second: Preprocess) -> None:
         """Set the colours from what either encoder's input looks like."""
-        gain = torch.tensor(first.std) / _in_order(second.std, first, second)
-        offset = (torch.tensor(first.mean) - _in_order(second.mean, first, second)) / _in_order(
-            second.std, first, second
-        )
         order = [2, 1, 0] if first.bgr != second.bgr else [0, 1, 2]
-        self.colours.copy_(torch.diag(gain)[order].view(3, 3, 1, 1))
-        self.offset.copy_(offset[order])
-
-
-def _in_order(values: tuple[float, float, float], first: Preprocess, second: Preprocess) -> Tensor:
-    """The second one's constants in the first one's order of channels."""
-    return torch.tensor(values[::-1] if first.bgr != second.bgr else values)
+        mean, std = (torch.tensor(values)[order] for values in (second.mean, second.std))
+        self.colours.copy_(torch.diag(torch.tensor(first.std) / std)[order].view(3, 3, 1, 1))
+        self.offset.copy_(((torch.tensor(first.mean) - mean) / std)[order])
 
 
 def parts_of(name: str) -> tuple[str, str, int] | None:

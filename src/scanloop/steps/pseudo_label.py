@@ -123,6 +123,7 @@ def _certificate(found: Teaching, config: PseudoLabelConfig, facts: dict[str, An
         "head": {
             "c": found.tuned.c,
             "temperature": found.tuned.temperature,
+            "columns": found.tuned.width,
             "digest": digest([head.weights.tolist(), head.bias.tolist(), found.tuned.temperature]),
         },
         "data_digest": facts["data_digest"],

@@ -257,8 +257,9 @@ def _facts(
         "pseudo_labelled": _counts(taught.probabilities[taught.weights > 0].argmax(axis=1), classes),
     }
     name = trained.model.encoder.name
+    looks = "" if trained.tuned.width is None else " on the first encoder alone"
     return BundleFacts(
-        architecture=f"{name} + linear head, {trained.stage}",
+        architecture=f"{name} + linear head{looks}, {trained.stage}",
         encoder=name,
         classes=classes,
         positive_class=catalog["positive_class"],
