@@ -11,9 +11,10 @@ not of other archives. "supervised_balanced" weighs classes by their frequency a
 gain of unlabelled images.
 
 "beside_supervised" and "beside_policy" are the tuned head and the policy where an encoder that was trained on the set's
-own images without labels stands beside SqueezeNet (`pretrain.beside`), and a head looks at it where that lowers its
-out-of-fold log-loss by more than a standard error. It is trained anew for each split on images outside of the hold-out
-(of the brain set: on the pool alone, once), and its vectors are cached as well; --without-training leaves both out.
+own images without labels stands beside SqueezeNet (`pretrain.beside`), and a head looks at it where the lower 95 %
+bound of what its out-of-fold log-loss gains is above zero. It is trained anew for each split on images outside of the
+hold-out (of the brain set: on the pool alone, once), and its vectors are cached as well; --without-training leaves both
+out.
 """
 
 import argparse

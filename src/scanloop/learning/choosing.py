@@ -1,4 +1,4 @@
-"""Which of several ways to keep, the simplest first: a richer one must be better by more than its standard error."""
+"""Which of several ways to keep, the simplest first: a richer one must be better by more than chance explains."""
 
 from collections.abc import Mapping
 
@@ -7,17 +7,18 @@ import numpy as np
 from scanloop.types import Float, Groups
 
 
-def choose(losses: Mapping[str, Float], groups: Groups) -> str:
-    """Method to keep: each in turn where its mean loss is lower than that of the one kept by over one standard error.
+def choose(losses: Mapping[str, Float], groups: Groups, errors: float = 1.0) -> str:
+    """Method to keep: each in turn where its mean loss is lower than the kept one's by over so many standard errors.
 
     Args:
         losses: (n,) losses of the same rows by method, the simplest first.
         groups: (n,) groups of the rows.
+        errors: Standard errors of the paired difference between groups.
     """
     kept, *others = losses
     for name in others:
         less, error = paired_gain(losses[kept], losses[name], groups)
-        if less > error:
+        if less > errors * error:
             kept = name
     return kept
 

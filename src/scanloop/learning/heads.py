@@ -20,6 +20,9 @@ from scanloop.types import Float, Half, Labels
 REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates for C, the inverse strength of the L2 penalty on standardised features."""
 
+SURE = 1.645
+"""Standard errors by which a second encoder must lower the log-loss: the lower 95 % bound of its gain is above zero."""
+
 LEAST_SPREAD = 0.03
 """Least divisor of a feature, in medians of all features' standard deviations. One that is silent in nearly all of a
 hundred rows has a tiny deviation there; divided by it, the first image in which it speaks gets a logit of hundreds."""
@@ -106,7 +109,7 @@ def tune_head(known: Known, classes: int, folds: int, seed: int) -> TunedHead:
     """Head whose penalty, encoders and temperature are chosen by group cross-validation on the rows given.
 
     Rows that were not drawn at random are learnt from, but choose nothing: their temperature would not be the pool's.
-    Of two encoders the second is looked at where that lowers the log-loss by more than a standard error.
+    Of two encoders the second is looked at where the lower 95 % bound of what the log-loss gains by it is above zero.
 
     Args:
         known: Labelled rows.
@@ -121,7 +124,7 @@ def tune_head(known: Known, classes: int, folds: int, seed: int) -> TunedHead:
     judges = known.drawn if len(np.unique(known.labels[known.drawn])) > 1 else np.ones_like(known.drawn)
     widths = [None] if known.first is None else [known.first, None]
     found = {str(width): _tuned(known, classes, cuts, judges, width) for width in widths}
-    kept = choose({name: losses for name, (_, losses) in found.items()}, known.groups[judges])
+    kept = choose({name: losses for name, (_, losses) in found.items()}, known.groups[judges], SURE)
     return found[kept][0]
 
 
