@@ -1,5 +1,6 @@
 """Weights & Biases beside MLflow: each decision a run of the same name, with the same names of tags and metrics."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -64,7 +65,8 @@ class WandbRuns:
             self._write(digest, tags, metrics)
         except Exception as error:
             try:
-                self._wandb.teardown()  # else the id counts as in use
+                with contextlib.suppress(Exception):  # its process may have died
+                    self._wandb.teardown()  # else the id counts as in use
                 kept = self._write(digest, tags, metrics, mode="offline")
             except Exception as second:
                 _say(f"the decision is in MLflow alone, W&B failed ({_line(error)}; then offline: {_line(second)})")
@@ -88,7 +90,7 @@ def _settings(wandb: Any) -> Any:
     """Settings under which a run holds what it is given, and nothing of the machine, the user or the program."""
     waiting = {} if "WANDB_INIT_TIMEOUT" in os.environ else {"init_timeout": ENOUGH_SECONDS}
     return wandb.Settings(
-        silent=True, console="off", symlink=False, host="", disable_git=True, disable_code=True,
+        silent=True, console="off", symlink=False, host="", program="scanloop", ignore_globs=("*",), disable_git=True, disable_code=True,
         disable_job_creation=True, save_code=False, x_disable_stats=True, x_disable_meta=True,
         x_disable_machine_info=True, x_save_requirements=False, finish_timeout=ENOUGH_SECONDS,
         finish_timeout_raises=True, **waiting,
