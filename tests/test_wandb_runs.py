@@ -14,6 +14,7 @@ import pytest
 from chain import Chain
 from promoted import EASY, client, decide, model_name, new_evaluation, no_looks, run_folder  # noqa: F401  fixtures
 from pydantic import ValidationError
+from wandb_server import wandb_server
 
 from scanloop.artifacts import read_json
 from scanloop.config import PromoteConfig
@@ -98,6 +99,39 @@ def test_a_decision_has_the_tags_and_metrics_of_its_run_in_mlflow_and_done_again
     again = {(one.run_id, *found.values(), *figures.values()) for one, found, figures in stored(tmp_path)}
     assert len(stored(tmp_path)) == 2
     assert len(again) == 1, "the same run with the same content"
+
+
+def test_a_server_is_told_the_names_and_figures_and_nothing_else_and_the_second_time_the_same(
+    chain: Chain, folder: Path, name: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    evaluation = new_evaluation(chain, folder, f"{name}-a", wrong=1)
+    config = EASY.model_copy(update={"model_name": name, "wandb_project": "loops"})
+    with wandb_server() as told:
+        for key, value in (
+            ("WANDB_MODE", "online"), ("WANDB_BASE_URL", told.url), ("WANDB_API_KEY", SECRET),
+            ("WANDB_DIR", str(tmp_path)),
+        ):  # fmt: skip
+            monkeypatch.setenv(key, value)
+        for number in (1, 2):
+            decide(chain, folder, config, evaluation, f"{name}-{number}")
+    assert set(told.asked) == {"RunResumeStatus", "UpsertBucket", "file_stream", "CreateRunFiles"}
+    twin = mlflow_run(folder, name)
+    ((key, upserts),) = told.runs.items()
+    assert key == twin.data.tags[DIGEST_TAG]
+    tags = {key: value for key, value in twin.data.tags.items() if not key.startswith("mlflow.")}
+    for variables in upserts:
+        config_sent = {name: entry["value"] for name, entry in json.loads(variables["config"]).items()}
+        assert {name: value for name, value in config_sent.items() if name[0] != "_"} == tags
+        assert {variables.get(fact) for fact in ("host", "repo", "commit")} == {None}
+        assert variables["program"] in (None, "scanloop")
+    ((path, bodies),) = told.streamed.items()
+    assert path == f"/files/me/loops/{key}/file_stream"
+    assert {name for body in bodies for name in body.get("files", {})} == {"wandb-summary.json"}
+    ends = [json.loads(body["files"]["wandb-summary.json"]["content"][-1]) for body in bodies if body.get("files")]
+    for summary in ends:
+        assert {name: value for name, value in summary.items() if name[0] != "_"} == pytest.approx(twin.data.metrics)
+    assert "W&B" not in capfd.readouterr().err
 
 
 def test_neither_the_decision_nor_its_key_knows_of_the_second_tracker(

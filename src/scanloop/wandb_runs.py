@@ -18,8 +18,9 @@ class WandbRuns:
     """Runs in a project of Weights & Biases, the one of its entity that the environment names.
 
     Everything but the project comes from W&B's own environment: WANDB_MODE, WANDB_API_KEY, WANDB_BASE_URL,
-    WANDB_ENTITY, WANDB_DIR. Tags (as the run's config) and metrics (as its summary) are all that is sent: no file, no
-    console output, no source code, no command line and no facts of the machine.
+    WANDB_ENTITY, WANDB_DIR. Tags (as the run's config) and metrics (as its summary) are all that is sent, with the
+    versions of Python and wandb and the kind of system, which wandb always adds: no file, no console output, no source
+    code, no command line, no name of the machine or its user.
 
     Args:
         project: Name of the project.
@@ -37,7 +38,7 @@ class WandbRuns:
         try:
             import wandb
 
-            self._settings = _settings(wandb)
+            _settings(wandb)
         except ImportError as error:
             raise ConfigError(
                 "promote.wandb_project needs wandb where the step runs: pip install 'scanloop[wandb]', or leave it out"
@@ -79,7 +80,7 @@ class WandbRuns:
         """Write the run; the folder that holds it on disk."""
         run = self._wandb.init(
             id=digest, name=f"decision-{digest[:12]}", config=dict(tags), mode=mode, resume="allow",
-            reinit="create_new", settings=self._settings, **self._place,
+            reinit="create_new", settings=_settings(self._wandb), **self._place,
         )  # fmt: skip
         run.summary.update(dict(metrics))  # no history: it would grow each time
         run.finish()
@@ -87,11 +88,14 @@ class WandbRuns:
 
 
 def _settings(wandb: Any) -> Any:
-    """Settings under which a run holds what it is given, and nothing of the machine, the user or the program."""
+    """Settings under which a run holds what it is given, and nothing of the machine, the user or the program.
+
+    Anew for each run: `wandb.init` writes its mode into them.
+    """
     waiting = {} if "WANDB_INIT_TIMEOUT" in os.environ else {"init_timeout": ENOUGH_SECONDS}
     return wandb.Settings(
-        silent=True, console="off", symlink=False, host="", program="scanloop", ignore_globs=("*",), disable_git=True, disable_code=True,
-        disable_job_creation=True, save_code=False, x_disable_stats=True, x_disable_meta=True,
+        silent=True, console="off", symlink=False, host="", program="scanloop", ignore_globs=("*",), disable_git=True,
+        disable_code=True, disable_job_creation=True, save_code=False, x_disable_stats=True, x_disable_meta=True,
         x_disable_machine_info=True, x_save_requirements=False, finish_timeout=ENOUGH_SECONDS,
         finish_timeout_raises=True, **waiting,
     )  # fmt: skip
