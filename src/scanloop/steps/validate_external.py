@@ -118,8 +118,9 @@ def _points(evaluation: Path, bundle: Path) -> list[dict[str, Any]]:
     points: list[dict[str, Any]] = read_json(evaluation / "metrics.json").get("operating_points", [])
     if not points:
         raise ArtifactError(
-            f"{evaluation} chose no operating point, as images of the positive class or of the others were missing; "
-            "leave --evaluation out and give a --threshold"
+            f"{evaluation} holds no operating point: older versions chose none, nor does evaluate where images of the "
+            "positive class or of the others are missing; run evaluate again, or leave --evaluation out and give a "
+            "--threshold"
         )
     return points
 
