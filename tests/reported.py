@@ -11,6 +11,9 @@ import PIL.Image
 
 from scanloop.archive.shards import ShardWriter
 from scanloop.artifacts import write_bytes, write_json, write_table
+from scanloop.bundle.facts import Calibration
+from scanloop.calibration.calibrator import Calibrator
+from scanloop.calibration.conformal import Conformal
 from scanloop.evaluation.alterations import ALTERATIONS
 from scanloop.evaluation.comparison import Holdout
 from scanloop.evaluation.curves import curves
@@ -22,6 +25,20 @@ from scanloop.evaluation.subgroups import subgroups
 
 SCRIPT = "scans/<script>alert(1)<script>.png"
 CLASSES = ("cancer $a$", "normal & <b>")
+NAMES = ("ece", "ece_noise", "ece_noise_high", "log_loss")
+CALIBRATION = Calibration(
+    Calibrator("affine", bias=(0.1, -0.1)), "affine (chosen)", 30, 15,
+    {
+        "temperature": dict(zip(NAMES, (0.0731, 0.0312, 0.0615, 0.4412), strict=True)),
+        "none": dict(zip(NAMES, (0.1234, 0.0456, 0.0789, 0.5678), strict=True)),
+        "affine": dict(zip(NAMES, (0.0412, 0.0323, 0.0634, 0.4001), strict=True)),
+    },
+    {
+        "temperature": {"gain": 0.0, "standard_error": 0.0}, "none": {"gain": -0.1266, "standard_error": 0.0521},
+        "affine": {"gain": 0.0411, "standard_error": 0.0217},
+    },
+)  # fmt: skip
+CONFORMAL = Conformal(0.15, (0.4321, 0.2468), (7, 8), True, "What holds stands here.")
 
 
 def new_catalog(folder: Path) -> pd.DataFrame:
@@ -199,7 +216,8 @@ def new_operations(root: Path) -> None:
     }  # fmt: skip
     write_json(root / "bundle" / "bundle.json", about)
     write_json(root / "bundle" / "classes.json", {"classes": CLASSES, "positive_class": CLASSES[0]})
-    write_json(root / "bundle" / "calibration.json", {"method": "affine (chosen)", "n": 30, "groups": 15})
+    write_json(root / "bundle" / "calibration.json", CALIBRATION.as_json())
+    write_json(root / "bundle" / "conformal.json", CONFORMAL.as_json())
     write_json(root / "baseline" / "bundle.json", {})
 
 

@@ -1,12 +1,12 @@
 """A bundle judged on a labelled set from elsewhere, as it is."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from brightness import CLASSES, draw_slices, new_run, seal, to_png
+from brightness import CLASSES, draw_slices, to_png
+from foreign_set import CONFIG, evaluated, foreign, judged_run  # noqa: F401  fixtures
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, roc_auc_score
 from typer.testing import CliRunner
 
@@ -25,24 +25,6 @@ from scanloop.evaluation.external import external_metrics, matched, unpaired_dif
 from scanloop.evaluation.intervals import Resampling
 from scanloop.steps.validate_external import validate_external
 from scanloop.types import Interval
-
-CONFIG = ExternalConfig(resamples=200, threshold=0.7, classes={"tumour": "cancer", "none": "normal"})
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return new_run(tmp_path_factory.mktemp("run"), test=True)
-
-
-def foreign(folder: Path, run: dict[str, Path]) -> Path:
-    """The run's own catalog under other names of the classes: its first 20 labelled slices were never learnt from."""
-    catalog = shutil.copytree(run["catalog"], folder / "catalog")
-    shutil.rmtree(catalog / "manifest")
-    manifest = read_table(run["catalog"], "manifest")
-    names = {"cancer": "tumour", "normal": "none"}
-    manifest["label"] = manifest["label"].map(names)
-    write_table(catalog, "manifest", manifest)
-    return seal(catalog)
 
 
 def test_metrics_are_those_of_the_model_as_it_is_at_the_threshold_fixed_before(
@@ -142,7 +124,7 @@ def test_three_classes_have_no_threshold_and_all_the_rest() -> None:
     np.testing.assert_array_equal(found["confusion"], confusion_matrix(labels, probabilities.argmax(axis=1)))
 
 
-def test_the_command_takes_a_folder_in_and_judges(run: dict[str, Path], tmp_path: Path) -> None:
+def test_the_command_takes_a_folder_in_and_judges(run: dict[str, Path], evaluation: Path, tmp_path: Path) -> None:
     images, labels = draw_slices(90)
     for row in range(60, 90):
         path = tmp_path / "elsewhere" / "labelled" / labels[row] / f"{row}.png"
@@ -153,9 +135,10 @@ def test_the_command_takes_a_folder_in_and_judges(run: dict[str, Path], tmp_path
     arguments += ["--out", str(tmp_path / "out"), "--resamples", "100"]
     refused = CliRunner().invoke(app, arguments)
     assert "deidentify needs a key_file" in str(refused.exception)
-    done = CliRunner().invoke(app, [*arguments, "--public"])
+    done = CliRunner().invoke(app, [*arguments, "--public", "--evaluation", str(evaluation)])
     assert done.exit_code == 0, done.output
     assert "30 images" in done.output
+    assert [line for line in done.output.splitlines() if " for FPR <= 0.05" in line]
     found = read_json(tmp_path / "out" / "external" / "external.json")
     said = read_bundle(run["bundle"]).predict(images[60:]).argmax(axis=1)
     expected = accuracy_score([CLASSES.index(label) for label in labels[60:]], said)

@@ -26,7 +26,7 @@ scanloop validate-external --bundle runs/brain/bundle --source /data/other --pub
 scanloop validate-external --bundle runs/xray/bundle --source pneumonia.npz --split test
 --class 0=NORMAL --class 1=PNEUMONIA --out runs/mnist
 
-scanloop validate-external --bundle runs/xray/bundle --config configs/nih_cxr.yaml
+scanloop validate-external --bundle runs/xray/bundle --evaluation runs/xray/evaluation --config configs/nih_cxr.yaml
 --class normal=NORMAL --class abnormal=PNEUMONIA --out runs/nih
 """
 
@@ -48,6 +48,9 @@ def validate_external(  # noqa: PLR0913  a keyword for each option
     classes: Annotated[list[str] | None, typer.Option("--class", help="THEIRS=OURS, where names differ")] = None,
     split: Annotated[str, typer.Option(help="Part of the set that judges: all, train, validation, test")] = "all",
     threshold: Annotated[float, typer.Option(help="Probability from which an image counts as positive")] = 0.5,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="The bundle's own evaluation: judge at its operating points, too")
+    ] = None,
     public: Annotated[bool, typer.Option("--public", help="A public set: paths and ids stay as they are")] = False,
     key_file: Annotated[str | None, typer.Option(help="Secret of the pseudonyms, of a set that is not public")] = None,
     resamples: Annotated[int, typer.Option(help="Resamples of each interval")] = 1000,
@@ -71,7 +74,7 @@ def validate_external(  # noqa: PLR0913  a keyword for each option
         raise ConfigError(listed("validate-external", error)) from error
     taken = taken.model_copy(update=_limits(bundle))
     ingest(taken, output=out / "catalog")
-    step(judged, catalog=out / "catalog", bundle=bundle, output=out / "external")
+    step(judged, catalog=out / "catalog", bundle=bundle, evaluation=evaluation, output=out / "external")
     _print(read_json(out / "external" / "external.json"), out)
 
 
@@ -104,6 +107,13 @@ def _print(found: dict[str, Any], out: Path) -> None:
     for name, entry in (found["at_threshold"] or {}).items():
         if isinstance(entry, dict):
             table.add_row(f"{name} at {found['at_threshold']['threshold']:g}", _written(entry), "", "")
+    for point in found["operating_points"]:
+        table.add_section()
+        sign = ">=" if point["target"] == "tpr" else "<="
+        table.add_row(f"threshold {point['threshold']:.4g} for {point['target'].upper()} {sign} {point['aimed_at']:g}")
+        for name in ("sensitivity", "specificity", "ppv", "npv"):
+            here, promised = point[name], point["promised"][name]
+            table.add_row(f"  {name}", _written(here), _written(promised), _written(point["difference"].get(name)))
     console = Console(soft_wrap=True)
     console.print(table)
     drift = found["confidence_drift"]

@@ -1,6 +1,7 @@
 """A fixed model on a foreign labelled set: nothing is fitted again, neither threshold nor temperature."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ from scanloop.errors import ConfigError
 from scanloop.evaluation.calibration import honesty
 from scanloop.evaluation.comparison import Holdout, class_intervals, metric_intervals
 from scanloop.evaluation.curves import mean_confusion
+from scanloop.evaluation.gates import interval_from
 from scanloop.evaluation.intervals import Resampling, group_index
+from scanloop.evaluation.operating_points import Scored, predictive_values, rates
 from scanloop.types import Float, Interval
 
 
@@ -77,6 +80,31 @@ def external_metrics(
     }
 
 
+def at_points(points: Sequence[Mapping[str, Any]], judged: Scored, confidence: float) -> list[dict[str, Any]]:
+    """What thresholds that were chosen elsewhere give on a foreign set, beside what they were said to give.
+
+    Sensitivity and specificity were measured there. Predictive values depend on the share of the positive class; what
+    is promised of them follows from both rates there at the share that the foreign set has.
+
+    Args:
+        points: `operating_points` of an evaluation's `metrics.json`.
+        judged: Images of the foreign set.
+        confidence: Coverage of the intervals.
+    """
+    prevalence = float(judged.positive.mean())
+    found = []
+    for point in points:
+        tpr, fpr, ppv, npv = rates(judged.scores >= point["threshold"], judged, confidence)
+        reached = {"sensitivity": tpr, "specificity": _complement(fpr), "ppv": ppv, "npv": npv}
+        told_tpr, told_fpr = (interval_from(point[name]) for name in ("tpr", "fpr"))
+        told = {"sensitivity": told_tpr, "specificity": _complement(told_fpr)}
+        difference = {name: unpaired_difference(reached[name], vars(told[name])) for name in told}
+        by_rates = zip(("ppv", "npv"), predictive_values(told_tpr, told_fpr, prevalence), strict=True)
+        facts = {name: point[name] for name in ("target", "aimed_at", "threshold", "chosen_on")}
+        found.append(facts | reached | {"promised": told | dict(by_rates), "difference": difference})
+    return found
+
+
 def unpaired_difference(one: Interval, other: Mapping[str, Any]) -> dict[str, float] | None:
     """First value minus the second, of different images, with an interval from both intervals; None where undefined.
 
@@ -89,6 +117,10 @@ def unpaired_difference(one: Interval, other: Mapping[str, Any]) -> dict[str, fl
     down = float(np.hypot(one.value - one.low, high - value))
     up = float(np.hypot(one.high - one.value, value - low))
     return {"value": difference, "low": difference - down, "high": difference + up}
+
+
+def _complement(share: Interval) -> Interval:
+    return replace(share, value=1 - share.value, low=1 - share.high, high=1 - share.low)
 
 
 def _listed(names: Sequence[str]) -> str:

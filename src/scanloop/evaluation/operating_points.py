@@ -134,6 +134,22 @@ def clustered_proportion(right: Flags, groups: Groups, confidence: float) -> Int
     return Interval(share, low, high, n, count, confidence, "exact")
 
 
+def rates(called: Flags, judged: Scored, confidence: float) -> tuple[Interval, Interval, Interval, Interval]:
+    """TPR, FPR, PPV and NPV of images that are called positive or not; the shares and intervals of an operating point.
+
+    Args:
+        called: (n,) whether an image is called positive.
+        judged: The n images.
+        confidence: Coverage of the intervals.
+    """
+
+    def share(of: Flags, right: Flags) -> Interval:
+        return clustered_proportion(right[of], judged.groups[of], confidence)
+
+    positive = judged.positive
+    return share(positive, called), share(~positive, called), share(called, positive), share(~called, ~positive)
+
+
 def predictive_values(tpr: Interval, fpr: Interval, prevalence: float) -> tuple[Interval, Interval]:
     """PPV and NPV at another prevalence, by Bayes' rule.
 
@@ -165,18 +181,14 @@ def _point(
     called = judged.scores >= threshold
     if judged.folds is not None:
         called = _by_other_folds(target, rate, judged)
-
-    def share(of: Flags, right: Flags) -> Interval:
-        return clustered_proportion(right[of], judged.groups[of], config.confidence)
-
-    tpr, fpr = share(judged.positive, called), share(~judged.positive, called)
+    tpr, fpr, ppv, npv = rates(called, judged, config.confidence)
     elsewhere: dict[str, Interval | float] | None = None
     if config.prevalence is not None:
-        ppv, npv = predictive_values(tpr, fpr, config.prevalence)
-        elsewhere = {"prevalence": config.prevalence, "ppv": ppv, "npv": npv}
+        both = predictive_values(tpr, fpr, config.prevalence)
+        elsewhere = {"prevalence": config.prevalence, "ppv": both[0], "npv": both[1]}
     return OperatingPoint(
-        target, rate, threshold, chosen_on, len(chosen.scores), tpr, fpr,
-        share(called, judged.positive), share(~called, ~judged.positive), float(judged.positive.mean()), elsewhere,
+        target, rate, threshold, chosen_on, len(chosen.scores), tpr, fpr, ppv, npv, float(judged.positive.mean()),
+        elsewhere,
     )  # fmt: skip
 
 

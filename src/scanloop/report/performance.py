@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scanloop.evaluation import figures
-from scanloop.report import operating
+from scanloop.report import honesty, operating
 from scanloop.report.blocks import Block, Cell, Note, Picture, Pictures, Section, Table, Term
 from scanloop.report.material import Material
 from scanloop.report.numbers import confidence, count, counted, interval, number
@@ -65,7 +65,7 @@ def performance(material: Material) -> Section:
         ]
         heads = ("Class", "Images#", "Sensitivity: found of those there#", "Precision: right of those called#")
         blocks.append(Table(f"Class by class, with {confidence(material.deployed.get('macro_f1'))}s", heads, rows))
-    blocks += operating.blocks(material)
+    blocks += operating.blocks(material) + honesty.blocks(material)
     arm = figures.ARM_NAMES.get(deployed, deployed).lower()
     blocks.append(
         Note(

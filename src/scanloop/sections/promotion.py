@@ -1,6 +1,6 @@
 """Configuration of what is held against what: when a challenger becomes champion, and at which threshold it works."""
 
-from typing import Self
+from typing import ClassVar, Self
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -28,6 +28,7 @@ class OperatingPointsConfig(Section):
 class PromoteConfig(Section):
     """When a challenger becomes champion."""
 
+    arrangement: ClassVar[frozenset[str]] = frozenset({"wandb_project"})
     model_config = ConfigDict(hide_input_in_errors=True)  # a password may stand in what is refused
 
     min_f1: Share = Field(0.88, description="Least lower bound of macro-F1")
@@ -37,6 +38,11 @@ class PromoteConfig(Section):
     max_looks: int = Field(10, ge=1, le=1000, description="Models that one hold-out may judge, whatever their name")
     model_name: str = Field("scanloop", min_length=1)
     tracking_uri: str | None = Field(None, description="MLflow; an SQLite file beside the artifacts when not given")
+    wandb_project: str | None = Field(
+        None,
+        pattern=r"^[^/\\#?%:\s]{1,128}$",
+        description="Weights & Biases: a project that new decisions are sent to beside MLflow; needs the extra wandb",
+    )
 
     @field_validator("tracking_uri")
     @classmethod

@@ -28,7 +28,8 @@ from scanloop.evaluation.judged import Judged, against, holdout_digest, judged_r
 from scanloop.evaluation.looks import tail_at
 from scanloop.evaluation.paired_tests import delong, mcnemar
 from scanloop.provenance import file_digest
-from scanloop.tracking import CHALLENGER, CHAMPION, DECISION_TAG, HOLDOUT_TAG, KEY_TAG, Candidate, Registry
+from scanloop.tracking import CHALLENGER, CHAMPION, DECISION_TAG, DIGEST_TAG, HOLDOUT_TAG, KEY_TAG, Candidate, Registry
+from scanloop.wandb_runs import WandbRuns
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def promote(config: PromoteConfig, *, catalog: Path, bundle: Path, evaluation: P
     Promoted only if the hold-out may judge one model more and has enough independent groups, the lower bound of
     macro-F1 reaches the minimum, pseudo-labels did no harm, and nothing is lost against the champion or any before
     it, each at a confidence bound that counts the looks at this hold-out. A refused model is registered as challenger.
-    Each decision is a run in MLflow; docs/statistics.md lists what it holds.
+    Each decision is a run in MLflow, and where `wandb_project` is given in Weights & Biases; docs/statistics.md lists
+    what it holds.
 
     The champion itself, judged again under stricter bounds and refused, stays champion: taking a model out of service,
     with none to follow it, is a decision for people. The decision is "refused", its reason says that the champion no
@@ -65,7 +67,9 @@ def promote(config: PromoteConfig, *, catalog: Path, bundle: Path, evaluation: P
             from a slice whose group is held out.
         BundleError: What the bundle says that it learnt from was changed.
         ArtifactError: The evaluation holds no image that judges.
+        ConfigError: `wandb_project` is given and wandb is not installed.
     """
+    beside = _beside(config, output)
     manifest = proven_manifest(catalog)
     learnt = read_learnt(bundle)
     assert_learnt_from_train(manifest, learnt["slice_id"], f"the model in {bundle}")
@@ -81,7 +85,7 @@ def promote(config: PromoteConfig, *, catalog: Path, bundle: Path, evaluation: P
     numbers = {f"macro_f1_{name}": float(f1[name]) for name in ("value", "low", "high")}
     candidate = Candidate(case.key, bundle, evaluation, params, numbers)
     case.registry.register(candidate, decision["decision"], decision["alias"])
-    _log(case, decision)
+    _log(case, decision, beside)
     write_json(output / "promotion.json", decision)
     return PromoteSummary(decision["decision"], decision["alias"], decision["reason"])
 
@@ -181,7 +185,14 @@ def _rival(case: _Case, version: Any) -> Rival:
     return Rival(str(version.version), pq.read_table(predictions).to_pandas(), classes)
 
 
-def _log(case: _Case, decision: dict[str, Any]) -> None:
+def _beside(config: PromoteConfig, output: Path) -> WandbRuns | None:
+    """Where decisions are kept beside MLflow; asked for before anything is judged, which counts as a look."""
+    if config.wandb_project is None:
+        return None
+    return WandbRuns(config.wandb_project, config.model_name, output.parent)
+
+
+def _log(case: _Case, decision: dict[str, Any], beside: WandbRuns | None) -> None:
     """The decision as a run of its own, beside the candidate's; docs/statistics.md lists the names."""
     kept = case.folder / "logged"
     write_json(kept / "promotion.json", decision)
@@ -191,7 +202,10 @@ def _log(case: _Case, decision: dict[str, Any]) -> None:
         "scanloop.alias": decision["alias"], "scanloop.reason": decision["reason"][:5000],
     }  # fmt: skip
     figures = decision_figures(decision) | {f"macro_f1.{name}": float(f1[name]) for name in ("value", "low", "high")}
-    case.registry.log_decision(file_digest(kept / "promotion.json"), tags, figures, kept)
+    digest = file_digest(kept / "promotion.json")
+    case.registry.log_decision(digest, tags, figures, kept)
+    if beside is not None:
+        beside.log_decision(digest, tags | {DIGEST_TAG: digest}, figures)
 
 
 def _reason(failed: list[Check], stays_champion: bool) -> str:
