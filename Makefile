@@ -33,8 +33,8 @@ demo: setup ## Run the whole loop on synthetic slices, from install to report, i
 run: setup ## Run a pipeline: make run CONFIG=configs/brain_mri.yaml OUTPUT=runs/brain
 	$(BIN)/python -m pipelines run --config $(or $(CONFIG),configs/demo.yaml) $(if $(OUTPUT),--output $(OUTPUT))
 
-test: setup ## Run the tests (under 15 minutes on two cores)
-	$(BIN)/python -m pytest -m "not integration and not gpu"
+test: setup ## Run the tests, a file on a core (under 15 minutes on two cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not integration and not gpu"
 
 integration: setup ## Run the longer proofs: real servers, thirty kills of whole runs
 	$(BIN)/python -m pytest -m integration

@@ -150,6 +150,14 @@ def test_every_study_is_found_by_its_name_and_another_is_refused_with_the_list()
         find_study("alchemy")
 
 
+def test_only_the_arms_that_are_named_are_tried_and_an_unknown_one_is_refused(data: Path, tmp_path: Path) -> None:
+    said = run(data, tmp_path / "out", "--arms", "ssl", "--dry-run")
+    assert said.count("missing") == 5  # four cells, and their number
+    assert "random" not in said
+    with pytest.raises(ConfigError, match="no arm nonsense; there are random, ssl"):
+        Grid("ssl-ablation", find_study("ssl-ablation"), request(data, arms=["nonsense"]), tmp_path / "out")
+
+
 def test_a_wrong_request_names_every_fault(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         CliRunner().invoke(app, [

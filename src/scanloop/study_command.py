@@ -37,6 +37,7 @@ def study(  # noqa: PLR0913  # a command has an option for each
     ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Setting, for example epochs=30")] = None,
     *,
+    arms: Annotated[str | None, typer.Option(help="Ways that are tried, with commas; all of the study's")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and how long they may take")] = False,
 ) -> None:
     """Answer a question by a grid of trainings."""
@@ -48,6 +49,7 @@ def study(  # noqa: PLR0913  # a command has an option for each
     given = {
         "datasets": _parts(dataset),
         "percents": _parts(fractions),
+        "arms": _parts(arms or ""),
         "seeds": seeds,
         "data": data,
         "weights": weights,

@@ -15,6 +15,7 @@ class StudyRequest(Section):
     """The grid of a study, and the settings that all its cells share."""
 
     datasets: tuple[Dataset, ...] = Field(min_length=1, description="Sets to study")
+    arms: tuple[str, ...] = Field((), description="Ways that are tried; all of the study's where none is named")
     percents: tuple[Percent, ...] = Field((1, 5, 10), min_length=1, max_length=20, description="Labels used, percent")
     seeds: int = Field(
         3, ge=1, le=100, description="Repetitions, from `seed` on; each with other labels and another start"
@@ -43,5 +44,7 @@ class StudyRequest(Section):
     @property
     def settings(self) -> dict[str, object]:
         """What a cell's result depends on beside the cell and the data."""
-        shared = self.model_dump(mode="json", exclude={"datasets", "percents", "seed", "seeds", "data", "weights"})
+        shared = self.model_dump(
+            mode="json", exclude={"datasets", "arms", "percents", "seed", "seeds", "data", "weights"}
+        )
         return shared | {"weights": self.weights and Path(self.weights).name}

@@ -57,12 +57,19 @@ class Bench:
 
 
 def product(study: "Study", request: StudyRequest) -> list[Cell]:
-    """Every arm on every set with every share of labels, seed after seed."""
+    """Every arm on every set with every share of labels, seed after seed.
+
+    Raises:
+        ConfigError: An arm that is asked for is none of the study's.
+    """
+    arms = study.arms(request)
+    if unknown := [arm for arm in request.arms if arm not in arms]:
+        raise ConfigError(f"no arm {', '.join(unknown)}; there are {', '.join(arms)}")
     return [
         Cell(dataset, arm, percent, seed)
         for dataset in request.datasets
         for seed in range(request.seed, request.seed + request.seeds)
-        for arm in study.arms(request)
+        for arm in request.arms or arms
         for percent in request.percents
     ]
 
