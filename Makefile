@@ -54,7 +54,7 @@ compile: setup ## Compile the pipelines into pipelines/compiled
 	$(BIN)/python -m pipelines compile
 
 bench: setup ## Measure: each benchmark prints JSON as its last line
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 rehearse: setup ## Run the loop under simulated loss of spot nodes, planned against actual: make rehearse SLICES=40000
 	$(BIN)/python benchmarks/rehearse.py $(if $(SLICES),--slices $(SLICES))

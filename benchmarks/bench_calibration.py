@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_learn import data_dir, features, rows_of
+from learning_sets import data_dir, features, rows_of
 from scipy import stats
 
 LABELS, FOLDS, ALPHA = 100, 5, 0.1

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_learn import FOLDS, draw, features
+from bench_learn import FOLDS
+from learning_sets import draw, features
 from scipy.stats import beta
 
 SETS = ("kermany", "pneumoniamnist", "breastmnist")
@@ -30,7 +31,7 @@ def exact_interval(count: int, total: int) -> list[float]:
 
 def one_split(vectors: Any, labels: np.ndarray, groups: np.ndarray, seed: int, rule: Any) -> list[dict[str, Any]]:
     """What each size of audit certifies in a split, and the truth."""
-    from bench_learn import rows_of
+    from learning_sets import rows_of
 
     from scanloop.acquisition.audit import draw_audit
     from scanloop.learning.heads import tune_head
