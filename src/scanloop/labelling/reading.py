@@ -1,0 +1,266 @@
+"""Reading: a task is handed out on lease, answered once, and can be withdrawn, never changed."""
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Select, delete, exists, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from scanloop.errors import LabellingError, LeaseError
+from scanloop.labelling.double_reading import NO_LABEL
+from scanloop.labelling.readers import find_reader
+from scanloop.labelling.schema import Lease, Reading, Task, Wave
+from scanloop.labelling.settling import expire, give_back, is_adjudicated, lock_task, settle, standing
+from scanloop.labelling.store import Store, record
+
+LEASE = timedelta(minutes=15)
+MOST_HELD = 3
+"""Tasks in one reader's hands: the one that is read, and those that the page fetched ahead."""
+MOST_TRIES, TRY_AGAIN_SECONDS = 20, 0.02
+"""Where all that is left to hand out is locked by transactions under way."""
+
+
+@dataclass(frozen=True)
+class Handed:
+    """A task in a reader's hands. Nothing tells what a model or another reader says of the image.
+
+    Attributes:
+        task: Its number.
+        slice_id: The image.
+        classes: Answers that give a label; "unsure" and "bad image" give none.
+        reason: Why this image was chosen.
+        token: To be given with the answer.
+        expires_at: When the task goes back, in UTC.
+    """
+
+    task: int
+    slice_id: str
+    classes: tuple[str, ...]
+    reason: str
+    token: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class NoTask:
+    """Why there is no task.
+
+    Attributes:
+        why: No wave is open, all is read, the money is spent, the reader holds enough already, or others are at the
+            last tasks in this very moment and it is worth asking again.
+        message: What to tell the reader.
+        left_cents: What is left of the wave's budget; None where no wave is open.
+    """
+
+    why: Literal["no_wave", "all_read", "budget", "holding", "busy"]
+    message: str
+    left_cents: int | None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A reading that is in the store for good: its number and its time in UTC."""
+
+    reading: int
+    at: datetime
+
+
+def next_task(store: Store, reader: str, *, beside: Collection[int] = ()) -> Handed | NoTask:
+    """The task that a reader should read next, theirs alone until the lease is over.
+
+    A task that they hold already comes first, with a fresh lease, so that asking again after a lost answer hands out
+    nothing twice. Else it is the most wanted one that they have not read and that lacks readings, if the wave's budget
+    holds the price of one more: what is paid, what is held for tasks in readers' hands, and this one. All of this is
+    one transaction.
+
+    Args:
+        store: The label store.
+        reader: Their name.
+        beside: Tasks that the page holds already and does not want again.
+
+    Raises:
+        RoleError: Nobody has this name.
+    """
+    for _ in range(MOST_TRIES):
+        with store.writing() as (session, now):
+            found = _next(store, session, find_reader(session, reader), now, beside)
+        if not isinstance(found, NoTask) or found.why != "busy":
+            break
+        time.sleep(TRY_AGAIN_SECONDS)
+    return found
+
+
+def answer(store: Store, reader: str, task: int, given: str, token: str) -> Recorded:
+    """Write a reading down; the same answer sent again is the same reading.
+
+    Args:
+        store: The label store, whose clock stamps the reading.
+        reader: Who gives it.
+        task: The task.
+        given: One of the wave's classes, "unsure" or "bad image".
+        token: Of the lease.
+
+    Raises:
+        LeaseError: The lease is over, somebody else's, or was answered otherwise.
+        LabellingError: The answer is none that can be given.
+        RoleError: Nobody has this name.
+    """
+    with store.writing() as (session, now):
+        who = find_reader(session, reader)
+        known = session.execute(select(Reading).where(Reading.token == token)).scalar_one_or_none()
+        if known is not None:
+            if (known.reader_id, known.task_id, known.answer) == (who, task, given):
+                return Recorded(known.id, known.at)
+            raise LeaseError("this task was answered already; withdraw the answer to give another one")
+        query = _lease().where(Lease.token == token, Lease.reader_id == who, Lease.task_id == task)
+        lease = session.execute(query.with_for_update(of=Lease)).one_or_none()
+        if lease is None or lease.expires_at <= now:
+            raise LeaseError("this task is not in your hands any longer; ask for the next one")
+        if given not in (*lease.classes, *NO_LABEL):
+            raise LabellingError(f"the answer is none of {', '.join((*lease.classes, *NO_LABEL))}")
+        lock_task(session, task)
+        session.execute(delete(Lease).where(Lease.id == lease.id))
+        values = {"answer": given, "token": token, "paid_cents": lease.price_cents, "leased_at": lease.leased_at}
+        number = _add(session, task, who, now, values)
+        settle(session, task)
+        record(session, now, "answer", reader=who, task=task, wave=lease.wave_id, answer=given)
+        return Recorded(number, now)
+
+
+def withdraw(store: Store, reader: str, task: int) -> Handed:
+    """Take a reader's answer back and the task into their hands again, for what the answer cost; twice is as once.
+
+    The answer stays in the store, with a further row that withdraws it.
+
+    Raises:
+        LeaseError: The reader has no answer there that counts.
+        LabellingError: An adjudicator has decided since.
+        RoleError: Nobody has this name.
+    """
+    with store.writing() as (session, now):
+        who = find_reader(session, reader)
+        lock_task(session, task)
+        mine = session.execute(standing().where(Reading.task_id == task, Reading.reader_id == who)).one_or_none()
+        if mine is None:
+            again = session.execute(_lease().where(Lease.task_id == task, Lease.reader_id == who)).one_or_none()
+            if again is None or again.expires_at <= now:
+                raise LeaseError("there is no answer of yours to withdraw here")
+            return _handed(again, again.expires_at)
+        if is_adjudicated(session, task):
+            raise LabellingError("an adjudicator has decided on this image; ask them to decide again")
+        wave, price = session.execute(select(Task.wave_id, Wave.price_cents).join(Wave).where(Task.id == task)).one()
+        _add(session, task, who, now, {"withdraws": mine.id, "paid_cents": -price})
+        record(session, now, "withdraw", reader=who, task=task, wave=wave, reading=mine.id)
+        return _lease_out(store, session, task, who, now)
+
+
+def release(store: Store, reader: str, task: int) -> None:
+    """Give a task back unread, with the money held for it; a task that is not in these hands is left as it is.
+
+    Raises:
+        RoleError: Nobody has this name.
+    """
+    with store.writing() as (session, now):
+        who = find_reader(session, reader)
+        query = _lease().where(Lease.task_id == task, Lease.reader_id == who)
+        lease = session.execute(query.with_for_update(of=Lease)).one_or_none()
+        if lease is None:
+            return
+        lock_task(session, task)
+        session.execute(delete(Lease).where(Lease.id == lease.id))
+        settle(session, task)
+        give_back(session, lease.wave_id, 1)
+        record(session, now, "release", reader=who, task=task, wave=lease.wave_id)
+
+
+def _lease() -> Any:
+    """Leases with what their tasks and waves say."""
+    of_lease = (Lease.id, Lease.task_id, Lease.token, Lease.leased_at, Lease.expires_at)
+    of_task = (Task.slice_id, Task.reason, Task.wave_id, Wave.classes, Wave.price_cents)
+    return select(*of_lease, *of_task).join(Task, Task.id == Lease.task_id).join(Wave, Wave.id == Task.wave_id)
+
+
+def _handed(lease: Any, until: datetime) -> Handed:
+    return Handed(lease.task_id, lease.slice_id, tuple(lease.classes), lease.reason, lease.token, until)
+
+
+def _next(store: Store, session: Session, who: int, now: datetime, beside: Collection[int]) -> Handed | NoTask:
+    expire(session, now)
+    mine = _lease().where(Lease.reader_id == who, Lease.expires_at > now).order_by(Lease.id)
+    held = session.execute(mine.with_for_update(of=Lease, skip_locked=True)).all()
+    for lease in held:
+        if lease.task_id not in beside:
+            session.execute(update(Lease).where(Lease.id == lease.id).values(expires_at=now + LEASE))
+            return _handed(lease, now + LEASE)
+    wave = session.execute(select(Wave).where(Wave.closed_at.is_(None)).order_by(Wave.id.desc())).scalars().first()
+    if wave is None:
+        return NoTask("no_wave", "no wave is open; there is nothing to read until a queue is published", None)
+    if len(held) >= MOST_HELD:
+        return NoTask("holding", f"{len(held)} tasks are in your hands; answer or release one", _left(wave))
+    query = _most_wanted(wave.id, who)
+    task = session.execute(query.with_for_update(skip_locked=True, key_share=True)).scalar_one_or_none()
+    if task is None:
+        is_locked = session.execute(query).scalar_one_or_none() is not None
+        why = f"every image of wave {wave.id} that is yours to read is read or in other readers' hands"
+        return NoTask("busy" if is_locked else "all_read", why, _left(wave))
+    if not _reserve(session, wave.id):
+        session.refresh(wave)
+        return NoTask("budget", _no_money(session, wave), _left(wave))
+    return _lease_out(store, session, task, who, now)
+
+
+def _most_wanted(wave: int, who: int) -> Select[int]:
+    """The best-ranked task that this reader has neither read nor in hands and that lacks readings."""
+    was_mine = exists().where(Reading.task_id == Task.id, Reading.reader_id == who)
+    is_mine = exists().where(Lease.task_id == Task.id, Lease.reader_id == who)
+    query = select(Task.id).where(Task.wave_id == wave, Task.slots > 0, ~was_mine, ~is_mine)
+    return query.order_by(Task.rank).limit(1)
+
+
+def _reserve(session: Session, wave: int) -> bool:
+    """Whether the budget holds one more reading, which it then does."""
+    more = Wave.committed_cents + Wave.price_cents
+    asked = update(Wave).where(Wave.id == wave, more <= Wave.budget_cents).values(committed_cents=more)
+    return session.execute(asked.returning(Wave.id)).scalar_one_or_none() is not None
+
+
+def _lease_out(store: Store, session: Session, task: int, who: int, now: datetime) -> Handed:
+    values = {
+        "task_id": task,
+        "reader_id": who,
+        "token": store.new_token(),
+        "leased_at": now,
+        "expires_at": now + LEASE,
+    }
+    session.execute(insert(Lease).values(values))
+    settle(session, task)
+    lease = session.execute(_lease().where(Lease.task_id == task, Lease.reader_id == who)).one()
+    record(session, now, "view", reader=who, task=task, wave=lease.wave_id)
+    return _handed(lease, lease.expires_at)
+
+
+def _add(session: Session, task: int, who: int, at: datetime, values: dict[str, Any]) -> int:
+    row = {"task_id": task, "reader_id": who, "at": at} | values
+    return session.execute(insert(Reading).values(row).returning(Reading.id)).scalar_one()
+
+
+def _left(wave: Wave) -> int:
+    return wave.budget_cents - wave.committed_cents
+
+
+def _no_money(session: Session, wave: Wave) -> str:
+    readings = select(Reading).join(Task, Task.id == Reading.task_id).where(Task.wave_id == wave.id).subquery()
+    paid = int(session.scalar(select(func.sum(readings.c.paid_cents))) or 0)
+    held = wave.committed_cents - paid
+    return (
+        f"the budget of wave {wave.id} holds no further reading at {_eur(wave.price_cents)}: of "
+        f"{_eur(wave.budget_cents)}, {_eur(paid)} is spent and {_eur(held)} held for images in readers' hands; "
+        f"{_eur(_left(wave))} is left. Publish a queue with a larger budget to read on"
+    )
+
+
+def _eur(amount_cents: int) -> str:
+    return f"EUR {amount_cents // 100}.{amount_cents % 100:02d}"
