@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from sqlalchemy import create_engine
 
 from scanloop.artifacts import write_json, write_table
 from scanloop.labelling.readers import add_reader
@@ -122,15 +123,16 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    data = folder / "data"
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c max_connections=60 -k {folder}"
-    run = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/"}
-    subprocess.run([*as_user, binaries / "initdb", "-D", data, "-A", "trust", "-U", "scanloop", "-N"], **run)
-    subprocess.run(
-        [*as_user, binaries / "pg_ctl", "-D", data, "-l", folder / "log", "-o", options, "-w", "start"], **run
-    )
+
+    def run(program: str, *arguments: str) -> None:
+        command = [*as_user, str(binaries / program), "-D", str(folder / "data"), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+    run("initdb", "-A", "trust", "-U", "scanloop", "-N")
+    run("pg_ctl", "-l", str(folder / "log"), "-o", options, "-w", "start")
     yield f"postgresql://scanloop@127.0.0.1:{port}"
-    subprocess.run([*as_user, binaries / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], **run)
+    run("pg_ctl", "-m", "immediate", "-w", "stop")
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -150,11 +152,8 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def create_database(server: str, name: str) -> None:
-    from sqlalchemy import create_engine
-
-    engine = create_engine(
-        server.replace("postgresql:", "postgresql+pg8000:") + "/postgres", isolation_level="AUTOCOMMIT"
-    )
+    anywhere = server.replace("postgresql:", "postgresql+pg8000:") + "/postgres"
+    engine = create_engine(anywhere, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     engine.dispose()

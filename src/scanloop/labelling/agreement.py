@@ -17,8 +17,16 @@ from scanloop.labelling.store import Store
 
 @dataclass(frozen=True)
 class ReaderCounts:
-    """What one reader did: answers that stand, those without a label, answers withdrawn, and of those that others gave
-    too, how many were the same as every other's.
+    """What one reader did.
+
+    Attributes:
+        name: Who.
+        readings: Answers that stand.
+        unsure: Of these, without a label as the reader was unsure.
+        bad_image: Of these, without a label as the image was bad.
+        withdrawn: Answers that were taken back.
+        read_with_others: Answers that stand on images that others read too.
+        agreed: Of these, those where all gave the same answer.
     """
 
     name: str
@@ -58,7 +66,7 @@ def measure_agreement(store: Store) -> Agreement:
         for row in session.execute(standing().order_by(Reading.id)):
             answers[row.task_id][row.reader_id] = str(row.answer)
         counted = select(Reading.reader_id, func.count()).where(Reading.withdraws.is_not(None))
-        withdrawn = {who: count for who, count in session.execute(counted.group_by(Reading.reader_id))}
+        withdrawn = dict(session.execute(counted.group_by(Reading.reader_id)).tuples().all())
     shared = [by_reader for by_reader in answers.values() if len(by_reader) > 1]
     counts = tuple(_counts(who, name, answers, withdrawn.get(who, 0)) for who, name in names.items())
     return Agreement(counts, tuple(_pairs(names, shared)), len(shared), _fleiss_of(shared))

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Select, delete, exists, func, insert, select, update
+from sqlalchemy import bindparam, delete, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from scanloop.errors import LabellingError, LeaseError
 from scanloop.labelling.double_reading import NO_LABEL
 from scanloop.labelling.readers import find_reader
-from scanloop.labelling.schema import Lease, Reading, Task, Wave
+from scanloop.labelling.schema import Lease, Reading, Task, UtcTime, Wave
 from scanloop.labelling.settling import expire, give_back, is_adjudicated, lock_task, settle, standing
 from scanloop.labelling.store import Store, record
 
@@ -52,7 +52,7 @@ class NoTask:
         why: No wave is open, all is read, the money is spent, the reader holds enough already, or others are at the
             last tasks in this very moment and it is worth asking again.
         message: What to tell the reader.
-        left_cents: What is left of the wave's budget; None where no wave is open.
+        left_cents: What is left of the wave's budget, where that was asked.
     """
 
     why: Literal["no_wave", "all_read", "budget", "holding", "busy"]
@@ -110,22 +110,18 @@ def answer(store: Store, reader: str, task: int, given: str, token: str) -> Reco
     """
     with store.writing() as (session, now):
         who = find_reader(session, reader)
-        known = session.execute(select(Reading).where(Reading.token == token)).scalar_one_or_none()
-        if known is not None:
-            if (known.reader_id, known.task_id, known.answer) == (who, task, given):
-                return Recorded(known.id, known.at)
-            raise LeaseError("this task was answered already; withdraw the answer to give another one")
-        query = _lease().where(Lease.token == token, Lease.reader_id == who, Lease.task_id == task)
-        lease = session.execute(query.with_for_update(of=Lease)).one_or_none()
-        if lease is None or lease.expires_at <= now:
-            raise LeaseError("this task is not in your hands any longer; ask for the next one")
+        lease = session.execute(_TO_ANSWER, {"token": token, "reader": who, "task": task}).one_or_none()
+        if lease is None:
+            return _answered_before(session, who, task, given, token)
+        if lease.expires_at <= now:
+            raise LeaseError(_GONE)
         if given not in (*lease.classes, *NO_LABEL):
             raise LabellingError(f"the answer is none of {', '.join((*lease.classes, *NO_LABEL))}")
-        lock_task(session, task)
         session.execute(delete(Lease).where(Lease.id == lease.id))
         values = {"answer": given, "token": token, "paid_cents": lease.price_cents, "leased_at": lease.leased_at}
         number = _add(session, task, who, now, values)
-        settle(session, task)
+        if lease.wanted > 1 or lease.double == "disagreement":
+            settle(session, task)
         record(session, now, "answer", reader=who, task=task, wave=lease.wave_id, answer=given)
         return Recorded(number, now)
 
@@ -148,13 +144,16 @@ def withdraw(store: Store, reader: str, task: int) -> Handed:
             again = session.execute(_lease().where(Lease.task_id == task, Lease.reader_id == who)).one_or_none()
             if again is None or again.expires_at <= now:
                 raise LeaseError("there is no answer of yours to withdraw here")
-            return _handed(again, again.expires_at)
+            return _handed(again, again.token, again.expires_at)
         if is_adjudicated(session, task):
             raise LabellingError("an adjudicator has decided on this image; ask them to decide again")
-        wave, price = session.execute(select(Task.wave_id, Wave.price_cents).join(Wave).where(Task.id == task)).one()
-        _add(session, task, who, now, {"withdraws": mine.id, "paid_cents": -price})
-        record(session, now, "withdraw", reader=who, task=task, wave=wave, reading=mine.id)
-        return _lease_out(store, session, task, who, now)
+        columns = (Task.id.label("task_id"), Task.slice_id, Task.reason, Task.wave_id, Wave.classes, Wave.price_cents)
+        about = session.execute(select(*columns).join(Wave, Wave.id == Task.wave_id).where(Task.id == task)).one()
+        _add(session, task, who, now, {"withdraws": mine.id, "paid_cents": -about.price_cents})
+        record(session, now, "withdraw", reader=who, task=task, wave=about.wave_id, reading=mine.id)
+        back = _lease_out(store, session, about, who, now)
+        settle(session, task)
+        return back
 
 
 def release(store: Store, reader: str, task: int) -> None:
@@ -179,45 +178,66 @@ def release(store: Store, reader: str, task: int) -> None:
 def _lease() -> Any:
     """Leases with what their tasks and waves say."""
     of_lease = (Lease.id, Lease.task_id, Lease.token, Lease.leased_at, Lease.expires_at)
-    of_task = (Task.slice_id, Task.reason, Task.wave_id, Wave.classes, Wave.price_cents)
+    of_task = (Task.slice_id, Task.reason, Task.wanted, Task.wave_id, Wave.classes, Wave.price_cents, Wave.double)
     return select(*of_lease, *of_task).join(Task, Task.id == Lease.task_id).join(Wave, Wave.id == Task.wave_id)
 
 
-def _handed(lease: Any, until: datetime) -> Handed:
-    return Handed(lease.task_id, lease.slice_id, tuple(lease.classes), lease.reason, lease.token, until)
+def _most_wanted() -> Any:
+    """The best-ranked task of the open wave that this reader has neither read nor in hands and that lacks readings."""
+    was_mine = exists().where(Reading.task_id == Task.id, Reading.reader_id == bindparam("reader"))
+    is_mine = exists().where(Lease.task_id == Task.id, Lease.reader_id == bindparam("reader"))
+    columns = (Task.id.label("task_id"), Task.slice_id, Task.reason, Task.wave_id, Wave.classes)
+    query = select(*columns).join(Wave, Wave.id == Task.wave_id).where(Wave.closed_at.is_(None))
+    return query.where(Task.slots > 0, ~was_mine, ~is_mine).order_by(Task.wave_id.desc(), Task.rank).limit(1)
+
+
+# Built once: a server runs each of these for every image that is read.
+_TO_ANSWER = (
+    _lease()
+    .where(Lease.token == bindparam("token"), Lease.reader_id == bindparam("reader"), Task.id == bindparam("task"))
+    .with_for_update(of=(Lease, Task), key_share=True)
+)
+_IN_HANDS = (
+    _lease()
+    .where(Lease.reader_id == bindparam("reader"), Lease.expires_at > bindparam("now", type_=UtcTime))
+    .order_by(Lease.id)
+    .with_for_update(of=Lease, skip_locked=True, key_share=True)
+)
+_MOST_WANTED = _most_wanted()
+_MOST_WANTED_LOCKED = _MOST_WANTED.with_for_update(of=Task, skip_locked=True, key_share=True)
+_GONE = "this task is not in your hands any longer; ask for the next one"
 
 
 def _next(store: Store, session: Session, who: int, now: datetime, beside: Collection[int]) -> Handed | NoTask:
     expire(session, now)
-    mine = _lease().where(Lease.reader_id == who, Lease.expires_at > now).order_by(Lease.id)
-    held = session.execute(mine.with_for_update(of=Lease, skip_locked=True)).all()
+    held = session.execute(_IN_HANDS, {"reader": who, "now": now}).all()
     for lease in held:
         if lease.task_id not in beside:
             session.execute(update(Lease).where(Lease.id == lease.id).values(expires_at=now + LEASE))
-            return _handed(lease, now + LEASE)
-    wave = session.execute(select(Wave).where(Wave.closed_at.is_(None)).order_by(Wave.id.desc())).scalars().first()
+            return _handed(lease, lease.token, now + LEASE)
+    if len(held) >= MOST_HELD:
+        return NoTask("holding", f"{len(held)} tasks are in your hands; answer or release one", None)
+    task = session.execute(_MOST_WANTED_LOCKED, {"reader": who}).one_or_none()
+    if task is not None and _reserve(session, task.wave_id):
+        session.execute(update(Task).where(Task.id == task.task_id).values(slots=Task.slots - 1))
+        return _lease_out(store, session, task, who, now)
+    wave = session.execute(select(Wave).where(Wave.closed_at.is_(None))).scalars().one_or_none()
     if wave is None:
         return NoTask("no_wave", "no wave is open; there is nothing to read until a queue is published", None)
-    if len(held) >= MOST_HELD:
-        return NoTask("holding", f"{len(held)} tasks are in your hands; answer or release one", _left(wave))
-    query = _most_wanted(wave.id, who)
-    task = session.execute(query.with_for_update(skip_locked=True, key_share=True)).scalar_one_or_none()
-    if task is None:
-        is_locked = session.execute(query).scalar_one_or_none() is not None
-        why = f"every image of wave {wave.id} that is yours to read is read or in other readers' hands"
-        return NoTask("busy" if is_locked else "all_read", why, _left(wave))
-    if not _reserve(session, wave.id):
-        session.refresh(wave)
+    if task is not None:
         return NoTask("budget", _no_money(session, wave), _left(wave))
-    return _lease_out(store, session, task, who, now)
+    why = f"every image of wave {wave.id} that is yours to read is read or in other readers' hands"
+    is_locked = session.execute(_MOST_WANTED, {"reader": who}).one_or_none() is not None
+    return NoTask("busy" if is_locked else "all_read", why, _left(wave))
 
 
-def _most_wanted(wave: int, who: int) -> Select[int]:
-    """The best-ranked task that this reader has neither read nor in hands and that lacks readings."""
-    was_mine = exists().where(Reading.task_id == Task.id, Reading.reader_id == who)
-    is_mine = exists().where(Lease.task_id == Task.id, Lease.reader_id == who)
-    query = select(Task.id).where(Task.wave_id == wave, Task.slots > 0, ~was_mine, ~is_mine)
-    return query.order_by(Task.rank).limit(1)
+def _answered_before(session: Session, who: int, task: int, given: str, token: str) -> Recorded:
+    known = session.execute(select(Reading).where(Reading.token == token)).scalar_one_or_none()
+    if known is None:
+        raise LeaseError(_GONE)
+    if (known.reader_id, known.task_id, known.answer) != (who, task, given):
+        raise LeaseError("this task was answered already; withdraw the answer to give another one")
+    return Recorded(known.id, known.at)
 
 
 def _reserve(session: Session, wave: int) -> bool:
@@ -227,19 +247,16 @@ def _reserve(session: Session, wave: int) -> bool:
     return session.execute(asked.returning(Wave.id)).scalar_one_or_none() is not None
 
 
-def _lease_out(store: Store, session: Session, task: int, who: int, now: datetime) -> Handed:
-    values = {
-        "task_id": task,
-        "reader_id": who,
-        "token": store.new_token(),
-        "leased_at": now,
-        "expires_at": now + LEASE,
-    }
+def _lease_out(store: Store, session: Session, task: Any, who: int, now: datetime) -> Handed:
+    token, until = store.new_token(), now + LEASE
+    values = {"task_id": task.task_id, "reader_id": who, "token": token, "leased_at": now, "expires_at": until}
     session.execute(insert(Lease).values(values))
-    settle(session, task)
-    lease = session.execute(_lease().where(Lease.task_id == task, Lease.reader_id == who)).one()
-    record(session, now, "view", reader=who, task=task, wave=lease.wave_id)
-    return _handed(lease, lease.expires_at)
+    record(session, now, "view", reader=who, task=task.task_id, wave=task.wave_id)
+    return _handed(task, token, until)
+
+
+def _handed(task: Any, token: str, until: datetime) -> Handed:
+    return Handed(task.task_id, task.slice_id, tuple(task.classes), task.reason, token, until)
 
 
 def _add(session: Session, task: int, who: int, at: datetime, values: dict[str, Any]) -> int:
