@@ -105,7 +105,7 @@ def _binaries() -> Path | None:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a PostgreSQL server that is started for the tests, without a database."""
+    """Address of a database on a PostgreSQL server that is started for the tests."""
     binaries = _binaries()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
@@ -131,32 +131,23 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     run("initdb", "-A", "trust", "-U", "scanloop", "-N")
     run("pg_ctl", "-l", str(folder / "log"), "-o", options, "-w", "start")
-    yield f"postgresql://scanloop@127.0.0.1:{port}"
+    yield f"postgresql://scanloop@127.0.0.1:{port}/postgres"
     run("pg_ctl", "-m", "immediate", "-w", "stop")
     shutil.rmtree(folder, ignore_errors=True)
 
 
-_numbers = itertools.count()
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Address of an empty database, of either kind."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'labels.db'}"
-        return
+        return f"sqlite:///{tmp_path / 'labels.db'}"
     server: str = request.getfixturevalue("postgres")
-    name = f"labels_{os.getpid()}_{next(_numbers)}"
-    create_database(server, name)
-    yield f"{server}/{name}"
-
-
-def create_database(server: str, name: str) -> None:
-    anywhere = server.replace("postgresql:", "postgresql+pg8000:") + "/postgres"
-    engine = create_engine(anywhere, isolation_level="AUTOCOMMIT")
+    engine = create_engine(server.replace("postgresql:", "postgresql+pg8000:"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
     engine.dispose()
+    return server
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_eight_readers_at_once_lose_nothing_read_nothing_twice_and_spend_no_cent
 ) -> None:
     store = open_store(address)
     enrol(store, *READERS)
-    publish_images(store, tmp_path, 200, budget=150.0, policy=DoubleReading("share", share=0.5))  # 272 readings
+    publish_images(store, tmp_path, 200, budget=66.0, policy=DoubleReading("share", share=0.5))  # 120 readings
     store.engine.dispose()
     workers = [start(address, name) for name in READERS]
     told = [drained(connection) for _, connection in workers]
@@ -92,16 +92,16 @@ def test_eight_readers_at_once_lose_nothing_read_nothing_twice_and_spend_no_cent
     with store.reading() as session:
         rows = select(Reading.id, Reading.task_id, Reading.answer).where(Reading.answer.is_not(None))
         assert {tuple(row) for row in session.execute(rows)} == set(acknowledged)
-        assert session.scalar(select(func.count()).select_from(standing().subquery())) == 272
+        assert session.scalar(select(func.count()).select_from(standing().subquery())) == 120
         views = session.scalar(select(func.count()).select_from(Event).where(Event.kind == "view")) or 0
     store.engine.dispose()
     assert {by_reader[-1] for by_reader in told} <= {"budget", "all_read"}
     assert "budget" in {by_reader[-1] for by_reader in told}
-    assert views >= 272
+    assert views >= 120
     check_books(address)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_reader_whose_process_is_killed_loses_nothing_that_was_acknowledged(
     address: str, tmp_path: Path, seed: int
 ) -> None:

@@ -138,7 +138,7 @@ def _label_prices(queue: Path | None, labels: Path | None) -> tuple[list[float],
     if queue is None:
         return [], len(answered)
     prices = answered["slice_id"].map(read_table(queue, "queue.parquet").set_index("slice_id")["price"])
-    priced = zip(prices, answered["readers"], strict=True)
+    priced = zip(prices, answered["readers"].fillna(1), strict=True)
     paid = [float(Decimal(str(price)) * int(readers)) for price, readers in priced if not isnan(price)]
     return paid, int(prices.isna().sum())
 
