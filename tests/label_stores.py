@@ -123,7 +123,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c max_connections=60 -k {folder}"
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c max_connections=60 -c fsync=off -k {folder}"
 
     def run(program: str, *arguments: str) -> None:
         command = [*as_user, str(binaries / program), "-D", str(folder / "data"), *arguments]

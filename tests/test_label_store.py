@@ -43,34 +43,33 @@ def used(store: Store, tmp_path: Path) -> Store:
     return store
 
 
-@pytest.mark.parametrize("table", APPEND_ONLY)
-def test_the_database_itself_refuses_to_change_or_delete_what_was_written(used: Store, table: str) -> None:
-    before = fetch(used, f"SELECT * FROM {table} ORDER BY id")
-    assert before
-    changes = [f"UPDATE {table} SET id = id + 1000", f"DELETE FROM {table} WHERE id = 1", f"DELETE FROM {table}"]
-    if used.engine.dialect.name == "sqlite":
-        changes.append(f"INSERT OR REPLACE INTO {table} SELECT * FROM {table} WHERE id = 1")
-    else:
-        changes.append(f"TRUNCATE {table} CASCADE")
-    for change in changes:
-        with pytest.raises(DBAPIError, match="only ever added"):
+def test_the_database_itself_refuses_to_change_or_delete_what_was_written(used: Store) -> None:
+    for table in APPEND_ONLY:
+        before = fetch(used, f"SELECT * FROM {table} ORDER BY id")
+        assert before
+        changes = [f"UPDATE {table} SET id = id + 1000", f"DELETE FROM {table} WHERE id = 1", f"DELETE FROM {table}"]
+        if used.engine.dialect.name == "sqlite":
+            changes.append(f"INSERT OR REPLACE INTO {table} SELECT * FROM {table} WHERE id = 1")
+        else:
+            changes.append(f"TRUNCATE {table} CASCADE")
+        for change in changes:
+            with pytest.raises(DBAPIError, match="only ever added"):
+                execute(used, change)
+        assert fetch(used, f"SELECT * FROM {table} ORDER BY id") == before
+
+
+def test_the_database_itself_refuses_what_cannot_be(used: Store) -> None:
+    lease = "INSERT INTO leases (task_id, reader_id, token, leased_at, expires_at) SELECT"
+    for change in (
+        "UPDATE waves SET committed_cents = budget_cents + 1",
+        "UPDATE waves SET committed_cents = -1",
+        "UPDATE tasks SET slots = -1",
+        "UPDATE readers SET role = 'king'",
+        f"{lease} 999, reader_id, 'x', leased_at, expires_at FROM leases",
+        f"{lease} task_id, reader_id, 'x', leased_at, expires_at FROM leases",
+    ):
+        with pytest.raises(DBAPIError, match=r"(?i)constraint"):
             execute(used, change)
-    assert fetch(used, f"SELECT * FROM {table} ORDER BY id") == before
-
-
-@pytest.mark.parametrize("change", [
-    "UPDATE waves SET committed_cents = budget_cents + 1",
-    "UPDATE waves SET committed_cents = -1",
-    "UPDATE tasks SET slots = -1",
-    "UPDATE readers SET role = 'king'",
-    "INSERT INTO leases (task_id, reader_id, token, leased_at, expires_at) SELECT 999, reader_id, 'x', leased_at, "
-    "expires_at FROM leases",
-    "INSERT INTO leases (task_id, reader_id, token, leased_at, expires_at) SELECT task_id, reader_id, 'x', leased_at, "
-    "expires_at FROM leases",
-])  # fmt: skip
-def test_the_database_itself_refuses_what_cannot_be(used: Store, change: str) -> None:
-    with pytest.raises(DBAPIError, match=r"(?i)constraint"):
-        execute(used, change)
 
 
 def test_migrations_from_nothing_make_exactly_the_tables_of_the_code(store: Store) -> None:
