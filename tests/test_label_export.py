@@ -106,6 +106,9 @@ def test_readings_that_differ_wait_for_an_adjudicator_who_gave_neither(
     for refused in (lambda: disputes(store, "anna"), lambda: adjudicate(store, "anna", task, "normal")):
         with pytest.raises(RoleError, match="needs the role adjudicator"):
             refused()
+    for number, comment in ((2**40, ""), (task, "a\0b"), (task, "x" * 2001), (99, "")):
+        with pytest.raises(LabellingError):
+            adjudicate(store, "ada", number, "normal", comment)
     clock.move(minutes=1)
     decided = adjudicate(store, "ada", task, "pneumonia", "consolidation at the left base")
     assert adjudicate(store, "ada", task, "pneumonia", "consolidation at the left base") == decided
@@ -132,6 +135,21 @@ def test_nobody_adjudicates_what_they_read_nor_what_nobody_disputes(store: Store
     assert disputes(store, "ada") == []
     with pytest.raises(RoleError, match="yourself"):
         adjudicate(store, "ada", task, "normal")
+
+
+def test_an_adjudicator_is_asked_when_all_readings_are_there_and_not_before(store: Store, tmp_path: Path) -> None:
+    publish_images(store, tmp_path, 1, policy=DoubleReading("all", readings=3))
+    enrol(store, "anna", "ben", "carl")
+    enrol(store, "ada", role="adjudicator")
+    for name, given in (("anna", "normal"), ("ben", "pneumonia")):
+        task = read_one(store, name, given).task
+        assert disputes(store, "ada") == []
+        with pytest.raises(LabellingError, match="do not disagree"):
+            adjudicate(store, "ada", task, "normal")
+    read_one(store, "carl", "normal")
+    assert [one.answers for one in disputes(store, "ada")] == [("normal", "pneumonia", "normal")]
+    adjudicate(store, "ada", task, "normal")
+    assert labels(store, tmp_path / "labels")["agreement"].tolist() == [2 / 3]
 
 
 def test_a_withdrawn_answer_ends_the_dispute_until_the_next(store: Store, tmp_path: Path) -> None:

@@ -120,6 +120,17 @@ def test_what_is_no_answer_and_whoever_holds_no_lease_is_refused(store: Store, t
             answer(store, reader, number, "normal", token)
     with pytest.raises(RoleError):
         next_task(store, "nobody")
+    for number in (0, -1, 2**31, 2**70):
+        with pytest.raises(LeaseError):
+            answer(store, "anna", number, "normal", task.token)
+        with pytest.raises(LeaseError):
+            withdraw(store, "anna", number)
+        release(store, "anna", number)
+    for text in ("an\0na", "\ud800", "x" * 10_000):
+        with pytest.raises(RoleError):
+            next_task(store, text)
+        with pytest.raises(LeaseError):
+            answer(store, "anna", task.task, "normal", text)
     clock.move(seconds=LEASE.total_seconds())
     with pytest.raises(LeaseError, match="not in your hands"):
         answer(store, "anna", task.task, "normal", task.token)

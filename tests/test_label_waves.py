@@ -11,6 +11,7 @@ from sqlalchemy import select
 from scanloop.artifacts import read_json, read_table
 from scanloop.errors import ArtifactError, LabellingError
 from scanloop.labelling.double_reading import DoubleReading
+from scanloop.labelling.progress import Progress, progress
 from scanloop.labelling.readers import add_reader
 from scanloop.labelling.reading import LeaseError, answer, withdraw
 from scanloop.labelling.schema import Task, Wave
@@ -78,6 +79,23 @@ def test_what_cannot_be_published_is_refused_with_the_reason_and_leaves_no_wave(
     publish(store, queue, catalog, budget_eur=Decimal(1))
     with pytest.raises(LabellingError, match="store of its own"):
         publish(store, write_queue(tmp_path, slice_ids(2), key="k2"), write_catalog(tmp_path / "c", ["cat", "dog"]))
+
+
+def test_progress_counts_images_money_and_pace(store: Store, tmp_path: Path, clock: Clock) -> None:
+    assert progress(store, "anna") is None
+    publish_images(store, tmp_path, 5, budget=10.0, policy=DoubleReading("all"))
+    enrol(store, "anna", "ben")
+    for given in ("normal", "normal", "normal"):
+        read_one(store, "anna", given)
+    clock.move(hours=2)
+    read_one(store, "ben", "pneumonia")
+    read_one(store, "ben", "normal")
+    read_one(store, "anna", "normal")
+    take(store, "ben")
+    assert progress(store, "anna") == Progress(
+        wave=1, is_open=True, tasks=5, read=2, begun=2, disputed=1, budget_cents=1000, spent_cents=330, held_cents=55,
+        mine=4, my_last_hour=1,
+    )  # fmt: skip
 
 
 def test_cents_are_exact_where_floats_are_not() -> None:

@@ -9,7 +9,7 @@ from scanloop.labelling.double_reading import NO_LABEL
 from scanloop.labelling.readers import find_reader
 from scanloop.labelling.reading import Recorded
 from scanloop.labelling.schema import Adjudication, Reading, Task, Wave
-from scanloop.labelling.settling import is_adjudicated, lock_task, settle, standing
+from scanloop.labelling.settling import is_adjudicated, lock_task, may_be_a_task, settle, standing
 from scanloop.labelling.store import Store, record
 
 LONGEST_COMMENT = 2000
@@ -65,8 +65,10 @@ def adjudicate(store: Store, adjudicator: str, task: int, given: str, comment: s
         RoleError: The name is no adjudicator's, or they read this image themselves.
         LabellingError: The readings do not disagree, or the answer is none that can be given.
     """
-    if len(comment) > LONGEST_COMMENT:
-        raise LabellingError(f"the comment has {len(comment)} characters; at most {LONGEST_COMMENT} are kept")
+    if len(comment) > LONGEST_COMMENT or not all(one.isprintable() or one in "\n\t" for one in comment):
+        raise LabellingError(f"a comment is text of at most {LONGEST_COMMENT} characters that can be seen")
+    if not may_be_a_task(task):
+        raise LabellingError(f"there is no task {task}")
     with store.writing() as (session, now):
         who = find_reader(session, adjudicator, "adjudicator")
         lock_task(session, task)

@@ -18,7 +18,7 @@ def add_reader(store: Store, name: str, role: str = "reader") -> int:
     Raises:
         LabellingError: The name is empty, too long or holds characters that cannot be seen, or there is no such role.
     """
-    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+    if not _is_name(name):
         raise LabellingError(f"a reader's name has 1 to {LONGEST_NAME} characters that can be seen")
     if role not in ROLES:
         raise LabellingError(f"there is no role {role!r}; roles are {', '.join(ROLES)}")
@@ -43,9 +43,13 @@ def find_reader(session: Session, name: str, role: str = "reader") -> int:
         RoleError: Nobody has this name, or their role does not include the one asked for.
     """
     query = select(Reader.id, Reader.role).where(Reader.name == name).with_for_update(key_share=True)
-    found = session.execute(query).one_or_none()
+    found = session.execute(query).one_or_none() if _is_name(name) else None
     if found is None:
         raise RoleError("nobody with this name reads here; a curator adds readers")
     if ROLES.index(found.role) < ROLES.index(role):
         raise RoleError(f"this needs the role {role}, and this reader's is {found.role}; a curator changes roles")
     return int(found.id)
+
+
+def _is_name(name: str) -> bool:
+    return bool(name.strip()) and len(name) <= LONGEST_NAME and name.isprintable()

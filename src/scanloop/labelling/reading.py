@@ -13,7 +13,7 @@ from scanloop.errors import LabellingError, LeaseError
 from scanloop.labelling.double_reading import NO_LABEL
 from scanloop.labelling.readers import find_reader
 from scanloop.labelling.schema import Lease, Reading, Task, UtcTime, Wave
-from scanloop.labelling.settling import expire, give_back, is_adjudicated, lock_task, settle, standing
+from scanloop.labelling.settling import expire, give_back, is_adjudicated, lock_task, may_be_a_task, settle, standing
 from scanloop.labelling.store import Store, record
 
 LEASE = timedelta(minutes=15)
@@ -108,6 +108,8 @@ def answer(store: Store, reader: str, task: int, given: str, token: str) -> Reco
         LabellingError: The answer is none that can be given.
         RoleError: Nobody has this name.
     """
+    if not may_be_a_task(task) or not token.isprintable():
+        raise LeaseError(_GONE)
     with store.writing() as (session, now):
         who = find_reader(session, reader)
         lease = session.execute(_TO_ANSWER, {"token": token, "reader": who, "task": task}).one_or_none()
@@ -136,6 +138,8 @@ def withdraw(store: Store, reader: str, task: int) -> Handed:
         LabellingError: An adjudicator has decided since.
         RoleError: Nobody has this name.
     """
+    if not may_be_a_task(task):
+        raise LeaseError(_NOT_MINE)
     with store.writing() as (session, now):
         who = find_reader(session, reader)
         lock_task(session, task)
@@ -143,7 +147,7 @@ def withdraw(store: Store, reader: str, task: int) -> Handed:
         if mine is None:
             again = session.execute(_lease().where(Lease.task_id == task, Lease.reader_id == who)).one_or_none()
             if again is None or again.expires_at <= now:
-                raise LeaseError("there is no answer of yours to withdraw here")
+                raise LeaseError(_NOT_MINE)
             return _handed(again, again.token, again.expires_at)
         if is_adjudicated(session, task):
             raise LabellingError("an adjudicator has decided on this image; ask them to decide again")
@@ -162,6 +166,8 @@ def release(store: Store, reader: str, task: int) -> None:
     Raises:
         RoleError: Nobody has this name.
     """
+    if not may_be_a_task(task):
+        return
     with store.writing() as (session, now):
         who = find_reader(session, reader)
         query = _lease().where(Lease.task_id == task, Lease.reader_id == who)
@@ -205,6 +211,7 @@ _IN_HANDS = (
 )
 _MOST_WANTED = _most_wanted()
 _MOST_WANTED_LOCKED = _MOST_WANTED.with_for_update(of=Task, skip_locked=True, key_share=True)
+_NOT_MINE = "there is no answer of yours to withdraw here"
 _GONE = "this task is not in your hands any longer; ask for the next one"
 
 

@@ -10,6 +10,8 @@ from scanloop.labelling.double_reading import DoubleReading, disagree
 from scanloop.labelling.schema import Adjudication, Lease, Reading, Task, Wave
 from scanloop.labelling.store import record
 
+LARGEST_NUMBER = 2**31 - 1
+
 
 def standing(as_of: datetime | None = None) -> Select[int, int, int, str | None, datetime]:
     """Answers that are not withdrawn, or were not at a time."""
@@ -25,6 +27,11 @@ def standing(as_of: datetime | None = None) -> Select[int, int, int, str | None,
 def policy_of(wave: Any) -> DoubleReading:
     """Policy of double reading that a wave was published under."""
     return DoubleReading(wave.double, wave.readings, wave.share, wave.seed)
+
+
+def may_be_a_task(task: int) -> bool:
+    """Whether a number that came from outside can be a task's: databases refuse larger ones in their own words."""
+    return 0 < task <= LARGEST_NUMBER
 
 
 def lock_task(session: Session, task: int) -> None:

@@ -129,6 +129,8 @@ def _read(queue: Path, catalog: Path, budget_eur: Decimal | None) -> _Queue:
     price = facts["price_per_label_eur"]
     if not (rows["price"] == price).all():
         raise ArtifactError(f"{queue}: its images have several prices; publish one queue for each price")
+    if rows["slice_id"].duplicated().any() or rows["rank"].duplicated().any():
+        raise ArtifactError(f"{queue}: an image or a rank stands in it twice; run acquire again")
     budget = Decimal(str(facts["budget_eur"])) if budget_eur is None else budget_eur
     classes = [str(name) for name in about["classes"]]
     if reserved := [name for name in classes if name in NO_LABEL]:
