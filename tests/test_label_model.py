@@ -16,7 +16,7 @@ from scanloop.artifacts import read_table
 from scanloop.errors import LabellingError
 from scanloop.labelling.adjudication import adjudicate, disputes
 from scanloop.labelling.double_reading import DoubleReading
-from scanloop.labelling.export import export
+from scanloop.labelling.export import export, labels_as_of
 from scanloop.labelling.reading import LEASE, MOST_HELD, Handed, answer, next_task, release, withdraw
 from scanloop.labelling.schema import Lease, Task, Wave
 from scanloop.labelling.store import open_store
@@ -110,7 +110,7 @@ class ReadingRoom(RuleBasedStateMachine):
         self.clock = Clock()
         self.store = open_store(f"sqlite:///{self.folder / 'labels.db'}", clock=self.clock, new_token=Tokens())
         self.tokens: dict[tuple[int, str], str] = {}
-        self.exported: dict[datetime, list[tuple[str, str | None, int, float]]] = {}
+        self.known: dict[datetime, list[tuple[str, str | None, int, float]]] = {}
 
     @initialize(policy=policies)
     def publish(self, policy: DoubleReading) -> None:
@@ -189,8 +189,9 @@ class ReadingRoom(RuleBasedStateMachine):
     @rule()
     def export(self) -> None:
         now = self.now()
-        self.exported[now] = self.model.labels(now)
-        assert self.rows(now) == self.exported[now]
+        export(self.store, self.folder / "labels", now)
+        table = read_table(self.folder / "labels", "labels.parquet")
+        assert table["label"].tolist() == [label for _, label, _, _ in self.model.labels(now)]
 
     def refused(self, deed: object) -> None:
         try:
@@ -200,8 +201,8 @@ class ReadingRoom(RuleBasedStateMachine):
         raise AssertionError("this should have been refused")
 
     def rows(self, as_of: datetime) -> list[tuple[str, str | None, int, float]]:
-        export(self.store, self.folder / "labels", as_of)
-        table = read_table(self.folder / "labels", "labels.parquet")
+        with self.store.reading() as session:
+            table, _ = labels_as_of(session, as_of)
         return list(table[["slice_id", "label", "readers", "agreement"]].itertuples(index=False, name=None))
 
     @invariant()
@@ -215,14 +216,16 @@ class ReadingRoom(RuleBasedStateMachine):
         assert held == {(task, until) for (task, _), until in self.model.held.items()}
         assert committed == self.model.spent() <= BUDGET
         assert disputed == {task for task in range(1, IMAGES + 1) if self.model.disputed(task)}
+        self.known[self.clock.now] = self.model.labels(self.clock.now)
+        assert self.rows(self.clock.now) == self.known[self.clock.now]
 
     def teardown(self) -> None:
         if hasattr(self, "model"):
             assert {one.task for one in disputes(self.store, "ada")} == {
                 task for task in range(1, IMAGES + 1) if self.model.disputed(task)
             }
-            for as_of, rows in self.exported.items():
-                assert self.rows(as_of) == rows, "an export as of an earlier time has changed"
+            for as_of, rows in self.known.items():
+                assert self.rows(as_of) == rows == self.model.labels(as_of), "what was known then has changed"
         self.store.engine.dispose()
         shutil.rmtree(self.folder)
 

@@ -65,7 +65,7 @@ def export(store: Store, output: Path, as_of: datetime | None = None) -> LabelsS
         moment = now if as_of is None else as_of.astimezone(UTC)
         if moment > now:
             raise LabellingError(f"{moment.isoformat()} is not over: labels are known as of a time up to now")
-        table, facts = _state(session, moment)
+        table, facts = labels_as_of(session, moment)
         found = digest([table.to_dict("records"), facts])
         session.execute(insert(Export).values(as_of=moment, digest=found))
         record(session, now, "export", as_of=moment.isoformat(), labels=len(table), digest=found)
@@ -87,8 +87,8 @@ def collect(config: Answers, *, table: pd.DataFrame, facts: dict[str, Any], outp
     return LabelsSummary(len(table), facts["queued"], facts["price_eur"])
 
 
-def _state(session: Session, as_of: datetime) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Rows and facts of the labels as of a time."""
+def labels_as_of(session: Session, as_of: datetime) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Rows of `labels.parquet` as of a time, and what `labels.json` says of them."""
     readings, decided = defaultdict(list), {}
     for reading in session.execute(standing(as_of).order_by(Reading.id)):
         readings[reading.task_id].append(reading)

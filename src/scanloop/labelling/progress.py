@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from scanloop.labelling.schema import Lease, Reader, Reading, Task, Wave
 from scanloop.labelling.settling import standing
@@ -80,3 +81,28 @@ def progress(store: Store, reader: str) -> Progress | None:
             mine=count(mine),
             my_last_hour=count(mine.where(Reading.at > store.clock() - PACE)),
         )
+
+
+def money_left(session: Session, wave: int) -> int:
+    """What is neither spent nor held of a wave's budget, in cents."""
+    left = select(Wave.budget_cents - Wave.committed_cents).where(Wave.id == wave)
+    return int(session.execute(left).scalar_one())
+
+
+def no_money(session: Session, number: int) -> str:
+    """Why a wave's budget holds no further reading, and what is left of it."""
+    wave = session.execute(select(Wave).where(Wave.id == number)).scalar_one()
+    readings = (
+        select(Reading.paid_cents).join(Task, Task.id == Reading.task_id).where(Task.wave_id == number).subquery()
+    )
+    paid = int(session.scalar(select(func.sum(readings.c.paid_cents))) or 0)
+    return (
+        f"the budget of wave {number} holds no further reading at {_eur(wave.price_cents)}: of "
+        f"{_eur(wave.budget_cents)}, {_eur(paid)} is spent and {_eur(wave.committed_cents - paid)} held for images in "
+        f"readers' hands; {_eur(wave.budget_cents - wave.committed_cents)} is left. Publish a queue with a "
+        "larger budget to read on"
+    )
+
+
+def _eur(amount_cents: int) -> str:
+    return f"EUR {amount_cents // 100}.{amount_cents % 100:02d}"

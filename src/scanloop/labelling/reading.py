@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import bindparam, delete, exists, insert, select, update
 from sqlalchemy.orm import Session
 
 from scanloop.errors import LabellingError, LeaseError
 from scanloop.labelling.double_reading import NO_LABEL
+from scanloop.labelling.progress import money_left, no_money
 from scanloop.labelling.readers import find_reader
 from scanloop.labelling.schema import Lease, Reading, Task, UtcTime, Wave
 from scanloop.labelling.settling import expire, give_back, is_adjudicated, lock_task, may_be_a_task, settle, standing
@@ -85,8 +86,12 @@ def next_task(store: Store, reader: str, *, beside: Collection[int] = ()) -> Han
         RoleError: Nobody has this name.
     """
     for _ in range(MOST_TRIES):
-        with store.writing() as (session, now):
-            found = _next(store, session, find_reader(session, reader), now, beside)
+        try:
+            with store.writing() as (session, now):
+                found = _next(store, session, find_reader(session, reader), now, beside)
+        except _NoMoneyError as refused:  # the lease is undone with all else
+            with store.reading() as session:
+                return NoTask("budget", no_money(session, refused.wave), money_left(session, refused.wave))
         if not isinstance(found, NoTask) or found.why != "busy":
             break
         time.sleep(TRY_AGAIN_SECONDS)
@@ -225,17 +230,17 @@ def _next(store: Store, session: Session, who: int, now: datetime, beside: Colle
     if len(held) >= MOST_HELD:
         return NoTask("holding", f"{len(held)} tasks are in your hands; answer or release one", None)
     task = session.execute(_MOST_WANTED_LOCKED, {"reader": who}).one_or_none()
-    if task is not None and _reserve(session, task.wave_id):
+    if task is not None:
         session.execute(update(Task).where(Task.id == task.task_id).values(slots=Task.slots - 1))
-        return _lease_out(store, session, task, who, now)
-    wave = session.execute(select(Wave).where(Wave.closed_at.is_(None))).scalars().one_or_none()
+        handed = _lease_out(store, session, task, who, now)
+        _reserve(session, task.wave_id)  # last: every reader waits for this row
+        return handed
+    wave = session.execute(select(Wave.id).where(Wave.closed_at.is_(None))).scalar_one_or_none()
     if wave is None:
         return NoTask("no_wave", "no wave is open; there is nothing to read until a queue is published", None)
-    if task is not None:
-        return NoTask("budget", _no_money(session, wave), _left(wave))
-    why = f"every image of wave {wave.id} that is yours to read is read or in other readers' hands"
+    why = f"every image of wave {wave} that is yours to read is read or in other readers' hands"
     is_locked = session.execute(_MOST_WANTED, {"reader": who}).one_or_none() is not None
-    return NoTask("busy" if is_locked else "all_read", why, _left(wave))
+    return NoTask("busy" if is_locked else "all_read", why, money_left(session, wave))
 
 
 def _answered_before(session: Session, who: int, task: int, given: str, token: str) -> Recorded:
@@ -247,11 +252,20 @@ def _answered_before(session: Session, who: int, task: int, given: str, token: s
     return Recorded(known.id, known.at)
 
 
-def _reserve(session: Session, wave: int) -> bool:
-    """Whether the budget holds one more reading, which it then does."""
+class _NoMoneyError(Exception):
+    """The budget of a wave holds no further reading: what this transaction did is undone."""
+
+    def __init__(self, wave: int) -> None:
+        super().__init__(wave)
+        self.wave = wave
+
+
+def _reserve(session: Session, wave: int) -> None:
+    """Hold the price of one more reading, if the budget has it."""
     more = Wave.committed_cents + Wave.price_cents
     asked = update(Wave).where(Wave.id == wave, more <= Wave.budget_cents).values(committed_cents=more)
-    return session.execute(asked.returning(Wave.id)).scalar_one_or_none() is not None
+    if session.execute(asked.returning(Wave.id)).scalar_one_or_none() is None:
+        raise _NoMoneyError(wave)
 
 
 def _lease_out(store: Store, session: Session, task: Any, who: int, now: datetime) -> Handed:
@@ -269,22 +283,3 @@ def _handed(task: Any, token: str, until: datetime) -> Handed:
 def _add(session: Session, task: int, who: int, at: datetime, values: dict[str, Any]) -> int:
     row = {"task_id": task, "reader_id": who, "at": at} | values
     return session.execute(insert(Reading).values(row).returning(Reading.id)).scalar_one()
-
-
-def _left(wave: Wave) -> int:
-    return wave.budget_cents - wave.committed_cents
-
-
-def _no_money(session: Session, wave: Wave) -> str:
-    readings = select(Reading).join(Task, Task.id == Reading.task_id).where(Task.wave_id == wave.id).subquery()
-    paid = int(session.scalar(select(func.sum(readings.c.paid_cents))) or 0)
-    held = wave.committed_cents - paid
-    return (
-        f"the budget of wave {wave.id} holds no further reading at {_eur(wave.price_cents)}: of "
-        f"{_eur(wave.budget_cents)}, {_eur(paid)} is spent and {_eur(held)} held for images in readers' hands; "
-        f"{_eur(_left(wave))} is left. Publish a queue with a larger budget to read on"
-    )
-
-
-def _eur(amount_cents: int) -> str:
-    return f"EUR {amount_cents // 100}.{amount_cents % 100:02d}"

@@ -1,8 +1,9 @@
 """The label store: one database, SQLite in a file or PostgreSQL, brought to this version's schema when it is opened."""
 
 import secrets
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,11 +47,14 @@ class Store:
         engine: Connections to the database.
         clock: The time in UTC.
         new_token: A new lease's token, never the same twice.
+        turn: What threads that write queue for: SQLite lets one write at a time, and whoever waits there only looks
+            again from time to time.
     """
 
     engine: Engine
-    clock: Callable[[], datetime] = utc_now
-    new_token: Callable[[], str] = random_token
+    clock: Callable[[], datetime]
+    new_token: Callable[[], str]
+    turn: AbstractContextManager[Any]
 
     @contextmanager
     def writing(self, *, alone: bool = False) -> Iterator[tuple[Session, datetime]]:
@@ -63,7 +67,7 @@ class Store:
         Args:
             alone: Keep all others out: for what counts or closes.
         """
-        with Session(self.engine) as session, session.begin():
+        with self.turn, Session(self.engine) as session, session.begin():
             if self.engine.dialect.name == "postgresql":
                 lock = func.pg_advisory_xact_lock if alone else func.pg_advisory_xact_lock_shared
                 session.execute(select(lock(_WRITING_LOCK)))
@@ -106,7 +110,8 @@ def open_store(
     except (DBAPIError, NoSuchModuleError, ImportError) as error:
         reason = str(error.orig if isinstance(error, DBAPIError) else error)
         raise LabellingError(f"{address.render_as_string()}: the label store cannot be opened ({reason})") from error
-    return Store(engine, clock, new_token)
+    turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+    return Store(engine, clock, new_token, turn)
 
 
 def record(
