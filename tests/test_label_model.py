@@ -133,6 +133,12 @@ class ReadingRoom(RuleBasedStateMachine):
         if isinstance(found, Handed):
             self.tokens[found.task, who] = found.token
 
+    @rule(who=st.sampled_from(READERS), given=st.sampled_from(GIVEN))
+    def read(self, who: str, given: str) -> None:
+        self.ask(who, ahead=False)
+        if mine := [number for number, key in enumerate(sorted(self.tokens)) if key[1] == who]:
+            self.answer(mine[0], given, twice=False)
+
     @rule(pick=st.integers(0, 99), given=st.sampled_from(GIVEN), twice=st.booleans())
     def answer(self, pick: int, given: str, twice: bool) -> None:
         if not self.tokens:
@@ -148,8 +154,11 @@ class ReadingRoom(RuleBasedStateMachine):
             self.refused(lambda: answer(self.store, who, task, given, token))
         del self.tokens[task, who]
 
-    @rule(who=st.sampled_from(READERS), task=st.integers(1, IMAGES))
-    def withdraw(self, who: str, task: int) -> None:
+    @rule(pick=st.integers(0, 99))
+    def withdraw(self, pick: int) -> None:
+        read = [(task, who) for task in range(1, IMAGES + 1) for who in self.model.standing(task)]
+        others = [(task, who) for task in (1, IMAGES) for who in READERS]
+        task, who = (read or others)[pick % len(read or others)] if pick % 4 else others[pick % len(others)]
         now = self.now()
         held = self.model.held.get((task, who), START) > now
         if who not in self.model.standing(task):
@@ -171,9 +180,11 @@ class ReadingRoom(RuleBasedStateMachine):
         self.model.held.pop((task, who), None)
         self.tokens.pop((task, who), None)
 
-    @rule(task=st.integers(1, IMAGES), given=st.sampled_from(GIVEN))
-    def decide(self, task: int, given: str) -> None:
-        now = self.now()
+    @rule(pick=st.integers(0, 99), given=st.sampled_from(GIVEN))
+    def decide(self, pick: int, given: str) -> None:
+        tasks = [*range(1, IMAGES + 1)]
+        waiting = [task for task in tasks if self.model.disputed(task)] or tasks
+        task, now = waiting[pick % len(waiting)], self.now()
         if self.model.disputed(task) or self.model.decision(task) is not None:
             known = self.model.decision(task) == given
             if adjudicate(self.store, "ada", task, given).at == now:
