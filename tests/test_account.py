@@ -39,15 +39,24 @@ def queue_of(folder: Path, prices: dict[str, float]) -> Path:
     return queue
 
 
-def labels_of(folder: Path, slices: list[str]) -> Path:
+def labels_of(folder: Path, slices: list[str], readers: int = 1) -> Path:
     labels = artifact(folder / "labels", "labels", 0)
-    write_table(labels, "labels.parquet", pd.DataFrame({"slice_id": slices, "label": ["cancer"] * len(slices)}))
+    rows = pd.DataFrame({"slice_id": slices, "label": ["cancer"] * len(slices), "readers": readers})
+    write_table(labels, "labels.parquet", rows)
     return labels
 
 
 def ledger_in(output: Path) -> dict[str, object]:
     ledger: dict[str, object] = json.loads((output / "ledger.json").read_text())
     return ledger
+
+
+def test_each_reading_of_an_image_is_charged(tmp_path: Path) -> None:
+    queue, labels = queue_of(tmp_path, {"s0": 0.55, "s1": 0.1}), labels_of(tmp_path, ["s0", "s1"], readers=3)
+    summary = account(
+        AccountConfig(), catalog=catalog_of(tmp_path), queue=queue, labels=labels, output=tmp_path / "account"
+    )
+    assert (summary.labels, summary.label_eur) == (2, 1.95)
 
 
 def test_node_hours_and_labels_add_up_to_the_ledger(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ ScanloopError
 ├── StorageError          an object cannot be listed, read or written
 │   └── ObjectGoneError   the object was there when it was listed, and is gone or another one now
 ├── ErasureError          a patient is not here to be erased, or traces are left
-└── CollapseError         a training went wrong: the encoder tells no slices apart, or its loss is no number
+├── CollapseError         a training went wrong: the encoder tells no slices apart, or its loss is no number
+└── LabellingError        a wave, a reading or a label store is refused
+    ├── LeaseError        the task is not in this reader's hands, or not any longer
+    └── RoleError         the reader is unknown, or their role does not allow it
 """
 
 
@@ -132,3 +135,17 @@ class CollapseError(ScanloopError):
     """Self-supervised training went wrong: every slice gets the same vector, or the loss is no number."""
 
     exit_code = 13
+
+
+class LabellingError(ScanloopError):
+    """A wave, a reading, an adjudication or a label store is refused. The message says why and what to do."""
+
+    exit_code = 14
+
+
+class LeaseError(LabellingError):
+    """The task is not in this reader's hands, or not any longer: ask for the next one."""
+
+
+class RoleError(LabellingError):
+    """The reader is unknown, or their role does not allow what was asked."""

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from math import isnan
 from pathlib import Path
 
 from scanloop.artifacts import count_rows, read_table, write_json
@@ -73,7 +74,7 @@ def account(  # noqa: PLR0913  a keyword for each kind of artifact that costs no
         embeddings: See validation.
         triage: See validation.
         queue: Its `queue.parquet` says what each label costs.
-        labels: Its rows that stand in the queue are charged at the queue's price.
+        labels: Its rows that stand in the queue are charged at the queue's price, each reading of them.
         pseudo_labels: See validation.
         baseline: See validation.
         bundle: See validation.
@@ -133,11 +134,13 @@ def _label_prices(queue: Path | None, labels: Path | None) -> tuple[list[float],
     """Price of each label that stands in the queue, and how many do not."""
     if labels is None:
         return [], 0
-    answered = read_table(labels, "labels.parquet")["slice_id"]
+    answered = read_table(labels, "labels.parquet")
     if queue is None:
         return [], len(answered)
-    prices = answered.map(read_table(queue, "queue.parquet").set_index("slice_id")["price"])
-    return [float(price) for price in prices.dropna()], int(prices.isna().sum())
+    prices = answered["slice_id"].map(read_table(queue, "queue.parquet").set_index("slice_id")["price"])
+    priced = zip(prices, answered["readers"].fillna(1), strict=True)
+    paid = [float(Decimal(str(price)) * int(readers)) for price, readers in priced if not isnan(price)]
+    return paid, int(prices.isna().sum())
 
 
 def _warn(ledger: Ledger, unpriced: int) -> None:

@@ -1,0 +1,189 @@
+"""Waves: a queue is published once and becomes tasks; the next one closes it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import insert, select, union, update
+from sqlalchemy.orm import Session
+
+from scanloop.artifacts import check_artifact, read_json, read_table
+from scanloop.build import read_key
+from scanloop.errors import ArtifactError, LabellingError
+from scanloop.labelling.double_reading import NO_LABEL, DoubleReading
+from scanloop.labelling.readers import find_reader
+from scanloop.labelling.schema import Lease, Task, Wave
+from scanloop.labelling.settling import settle, standing
+from scanloop.labelling.store import Store, record
+
+ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Published:
+    """A wave, with its tasks, the images left out as they are read or being read, and whether it is new."""
+
+    wave: int
+    tasks: int
+    left_out: int
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class _Queue:
+    key: str
+    data_digest: str
+    classes: list[str]
+    price_cents: int
+    budget_cents: int
+    rows: pd.DataFrame
+
+
+def publish(
+    store: Store,
+    queue: Path,
+    catalog: Path,
+    *,
+    policy: DoubleReading | None = None,
+    model_labels: Mapping[str, str] | None = None,
+    budget_eur: Decimal | None = None,
+) -> Published:
+    """Make a queue's images tasks, most wanted first, and close the wave before it; once for each queue.
+
+    An image that was read in an earlier wave, or lies before a reader, is left out: nothing is paid twice.
+
+    Args:
+        store: The label store.
+        queue: Artifact of `acquire`.
+        catalog: Artifact of `ingest` that the queue was made from: the classes.
+        policy: Which tasks are read twice; none by default.
+        model_labels: The model's class of each slice id, for the policy "disagreement"; no reader sees it.
+        budget_eur: Most that the wave's readings may cost together, in euros; the queue's budget by default.
+
+    Raises:
+        ArtifactError: The queue is none, or its price is no whole number of cents.
+        LabellingError: The classes differ from those of earlier waves, or the policy lacks the model's labels.
+    """
+    policy, wanted = policy or DoubleReading(), _read(queue, catalog, budget_eur)
+    labels = dict(model_labels or {})
+    if policy.which == "disagreement" and not labels:
+        raise LabellingError("double reading where model and reader disagree needs the model's labels of the queue")
+    if unknown := sorted({*labels.values()} - {*wanted.classes}):
+        raise LabellingError(f"the model's labels hold {unknown}, which are none of {wanted.classes}")
+    with store.writing(alone=True) as (session, at):
+        known = session.execute(select(Wave.id).where(Wave.queue_key == wanted.key)).scalar_one_or_none()
+        if known is not None:
+            tasks = len(session.scalars(select(Task.id).where(Task.wave_id == known)).all())
+            return Published(known, tasks, len(wanted.rows) - tasks, is_new=False)
+        _same_classes(session, wanted.classes)
+        _close_open(session, at)
+        number = _insert_wave(session, wanted, policy, at)
+        taken = _taken(session)
+        rows = wanted.rows[~wanted.rows["slice_id"].isin(taken)]
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows.iloc[start : start + ROWS_AT_ONCE].to_dict("records")
+            session.execute(insert(Task).values([_task(row, number, policy, labels) for row in part]))
+        left_out = len(wanted.rows) - len(rows)
+        record(session, at, "publish", wave=number, tasks=len(rows), left_out=left_out, queue=wanted.key)
+        return Published(number, len(rows), left_out, is_new=True)
+
+
+def close_wave(store: Store, by: str) -> int | None:
+    """Number of the wave that is closed now, None where none was open; what is handed out may still be answered.
+
+    A task that lacks readings then counts with those at hand.
+
+    Args:
+        store: The label store.
+        by: Name of a curator.
+
+    Raises:
+        RoleError: The name is no curator's.
+    """
+    with store.writing(alone=True) as (session, at):
+        return _close_open(session, at, find_reader(session, by, "curator"))
+
+
+def cents(euros: Any) -> int:
+    """Whole cents in an amount of euros.
+
+    >>> cents(0.55), cents("10")
+    (55, 1000)
+
+    Raises:
+        LabellingError: It is no whole number of cents, or negative.
+    """
+    amount = Decimal(str(euros)) * 100
+    if not amount.is_finite() or amount < 0 or amount != int(amount):
+        raise LabellingError(f"EUR {euros} is no whole number of cents; the label store pays in cents")
+    return int(amount)
+
+
+def _read(queue: Path, catalog: Path, budget_eur: Decimal | None) -> _Queue:
+    check_artifact(queue, "queue")
+    rows, facts = read_table(queue, "queue.parquet"), read_json(queue / "queue.json")
+    about = read_json(catalog / "catalog.json")
+    price = facts["price_per_label_eur"]
+    if not (rows["price"] == price).all():
+        raise ArtifactError(f"{queue}: its images have several prices; publish one queue for each price")
+    if rows["slice_id"].duplicated().any() or rows["rank"].duplicated().any():
+        raise ArtifactError(f"{queue}: an image or a rank stands in it twice; run acquire again")
+    budget = Decimal(str(facts["budget_eur"])) if budget_eur is None else budget_eur
+    classes = [str(name) for name in about["classes"]]
+    if reserved := [name for name in classes if name in NO_LABEL]:
+        raise LabellingError(f"the class {reserved[0]!r} is called like an answer that gives no label; rename it")
+    rows = rows.sort_values("rank").assign(purpose=rows["purpose"].fillna("train"), reason=rows["reason"].fillna(""))
+    return _Queue(read_key(queue), str(about["data_digest"]), classes, cents(price), cents(budget), rows)
+
+
+def _same_classes(session: Session, classes: list[str]) -> None:
+    for earlier in session.scalars(select(Wave.classes)):
+        if earlier != classes:
+            raise LabellingError(
+                f"this label store asks for {', '.join(earlier)}, the queue for {', '.join(classes)}; "
+                "publish it into a store of its own"
+            )
+
+
+def _insert_wave(session: Session, wanted: _Queue, policy: DoubleReading, at: Any) -> int:
+    values = {
+        "queue_key": wanted.key, "data_digest": wanted.data_digest, "classes": wanted.classes,
+        "price_cents": wanted.price_cents, "budget_cents": wanted.budget_cents, "committed_cents": 0,
+        "double": policy.which, "readings": policy.readings, "share": policy.share, "seed": policy.seed,
+        "published_at": at,
+    }  # fmt: skip
+    return session.execute(insert(Wave).values(values).returning(Wave.id)).scalar_one()
+
+
+def _task(row: Mapping[Any, Any], wave: int, policy: DoubleReading, labels: Mapping[str, str]) -> dict[str, Any]:
+    count = policy.at_first(row["slice_id"])
+    return {
+        "wave_id": wave, "slice_id": row["slice_id"], "rank": int(row["rank"]), "purpose": row["purpose"],
+        "reason": row["reason"], "model_label": labels.get(row["slice_id"]), "wanted": count, "slots": count,
+        "disputed": False,
+    }  # fmt: skip
+
+
+def _taken(session: Session) -> set[str]:
+    """Images that were read, or lie before a reader."""
+    touched = union(select(standing().subquery().c.task_id), select(Lease.task_id))
+    return {*session.scalars(select(Task.slice_id).where(Task.id.in_(touched)))}
+
+
+def _close_open(session: Session, at: Any, by: int | None = None) -> int | None:
+    last = None
+    for last in session.scalars(select(Wave.id).where(Wave.closed_at.is_(None)).order_by(Wave.id)).all():
+        session.execute(update(Wave).where(Wave.id == last).values(closed_at=at))
+        for task in _half_read(session, last):
+            settle(session, task)
+        record(session, at, "close", wave=last, reader=by)
+    return last
+
+
+def _half_read(session: Session, wave: int) -> Iterable[int]:
+    read = standing().subquery()
+    query = select(Task.id).where(Task.wave_id == wave, Task.id.in_(select(read.c.task_id)), ~Task.disputed)
+    return session.scalars(query.order_by(Task.id)).all()
