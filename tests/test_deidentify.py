@@ -67,7 +67,10 @@ def originals_of(archive: Path) -> tuple[set[str], set[str]]:
 
 
 def traces(run: Path, secret: set[str], paths: set[str]) -> set[str]:
-    """Originals that stand in a run: long ones anywhere, short ones as a text or as a word of one."""
+    """Originals that stand in a run: long ones anywhere, short ones as a text or as a word of one.
+
+    A single digit is no trace: some number of threads or of slices is always one.
+    """
     blob, cells = everything_in(run)
     words = {word for cell in cells for word in re.split(r"[^\w.-]+", cell)}
     allowed = {"HEAD", "CHEST", "Modality", "000000000"}  # a term, an element's name and a tar's padding, by accident
@@ -76,7 +79,9 @@ def traces(run: Path, secret: set[str], paths: set[str]) -> set[str]:
     long = {text for text in secret | paths | names if len(text) >= 7} - allowed
     short = secret - long - allowed - ages
     return {text for text in long if text.encode() in blob} | {
-        text for text in short if text in cells or (len(text) > 3 and not text.isdigit() and text in words)
+        text
+        for text in short
+        if (text in cells and len(text) > 1) or (len(text) > 3 and not text.isdigit() and text in words)
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
 from components.base import IMAGE
@@ -25,6 +26,12 @@ OTHER = "europe-docker.example/scanloop-python:9"
 
 
 @pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A screen on which no digest is broken, whatever the size of the one at hand."""
+    monkeypatch.setattr("pipelines.__main__.console", Console(soft_wrap=True, width=240, height=50))
+
+
+@pytest.fixture(autouse=True)
 def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever submits where nothing may be submitted is found out."""
     monkeypatch.setattr("pipelines.__main__.submit", lambda *_: pytest.fail("something was submitted"))
@@ -40,7 +47,7 @@ def closed_port() -> int:
 
 def dry_run(*options: str) -> Result:
     arguments = ["submit", "--config", str(DEMO), "--dry-run", *options]
-    return CliRunner().invoke(app, arguments, env={"COLUMNS": "240", "TERM": "dumb"})
+    return CliRunner().invoke(app, arguments, env={"TERM": "dumb"})
 
 
 def named(uris: dict[str, str]) -> list[str]:
@@ -122,7 +129,7 @@ def test_the_archives_version_travels_so_that_a_grown_archive_is_read_again(tmp_
     archive.write_bytes(b"images")
     config.write_text(f"ingest: {{source: {{kind: npz, path: {archive}}}}}\n")
     arguments = ["submit", "--config", str(config), "--dry-run", *REGISTRY]
-    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "240", "TERM": "dumb"})
+    result = CliRunner().invoke(app, arguments, env={"TERM": "dumb"})
     assert file_digest(archive) in result.output
 
 

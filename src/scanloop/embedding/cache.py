@@ -105,7 +105,8 @@ def read_embeddings(directory: Path) -> Embeddings:
     vectors = np.empty((len(index), stored.dimension), dtype=np.float16)
     for places, part in stored:
         vectors[places] = part
-    return Embeddings(index["slice_id"].tolist(), vectors, read_json(directory / "embeddings.json")["first_dimension"])
+    first = read_json(directory / "embeddings.json").get("first_dimension")  # older versions knew one encoder only
+    return Embeddings(index["slice_id"].tolist(), vectors, first)
 
 
 def _rows_of(slice_ids: Iterable[str], asked: list[str]) -> Labels:
