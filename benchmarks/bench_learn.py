@@ -20,6 +20,7 @@ out.
 import argparse
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -29,41 +30,39 @@ from scipy import stats
 
 FOLDS, REPEATS = 5, 1
 SETS = ("kermany", "pneumoniamnist", "breastmnist", "brain", "kermany_causes")
-CHOICES = {"chosen", "looked_beside"}
+CHOICES = ("chosen", "looked_beside")
 
 
-def one_split(known: Any, pool: Any, test: Any, seed: int) -> dict[str, np.ndarray]:
-    """Predicted classes of the hold-out by what predicts, and under "policy" those of what the policy chose."""
-    from scanloop.learning.heads import fit_head, tune_head
-    from scanloop.learning.semisupervised import policy
-
-    classes = len(np.unique(known.labels))
-    tuned = tune_head(known, classes, FOLDS, seed)
-    heads = policy.heads(tuned, known, pool)
-    balanced = len(known.labels) / (classes * np.bincount(known.labels)[known.labels])
-    heads["supervised_balanced"] = fit_head(known.vectors, known.labels, classes, tuned.c, balanced)
-    found = {name: head.logits(test.vectors).argmax(axis=1) for name, head in heads.items()}
-    choice = policy.choose(policy.gather(known, pool, classes, FOLDS, REPEATS, seed))
-    return found | {"policy": found[choice.name], "chosen": np.array(choice.name)}
-
-
-def beside(known: Any, pool: Any, test: Any, seed: int) -> dict[str, np.ndarray]:
-    """As `one_split`, of vectors by two encoders: the tuned head, the policy, and whether the head looks at both."""
+def answered(known: Any, pool: Any, test: Any, seed: int, names: Collection[str]) -> tuple[Any, str, dict[str, Any]]:
+    """The tuned head, what the policy chose, and classes (n,) of the hold-out by both and by these methods."""
     from scanloop.learning.heads import tune_head
     from scanloop.learning.semisupervised import policy
 
     classes = len(np.unique(known.labels))
     tuned = tune_head(known, classes, FOLDS, seed)
-    choice = policy.choose(policy.gather(known, pool, classes, FOLDS, REPEATS, seed))
-    names = [] if choice.name == policy.SUPERVISED else [choice.name]
-    found = {
-        name: head.logits(test.vectors).argmax(axis=1) for name, head in policy.heads(tuned, known, pool, names).items()
-    }
-    return {
-        "beside_supervised": found[policy.SUPERVISED],
-        "beside_policy": found[choice.name],
-        "looked_beside": np.array(tuned.width is None),
-    }
+    choice = policy.choose(policy.gather(known, pool, classes, FOLDS, REPEATS, seed)).name
+    heads = policy.heads(tuned, known, pool, [name for name in policy.METHODS if name in {*names, choice}])
+    return tuned, choice, {name: head.logits(test.vectors).argmax(axis=1) for name, head in heads.items()}
+
+
+def one_split(known: Any, pool: Any, test: Any, seed: int) -> dict[str, np.ndarray]:
+    """Predicted classes of the hold-out by what predicts, and under "policy" those of what the policy chose."""
+    from scanloop.learning.heads import fit_head
+    from scanloop.learning.semisupervised import policy
+
+    tuned, choice, found = answered(known, pool, test, seed, policy.METHODS)
+    classes = len(np.unique(known.labels))
+    weights = len(known.labels) / (classes * np.bincount(known.labels)[known.labels])
+    balanced = fit_head(known.vectors, known.labels, classes, tuned.c, weights)
+    found["supervised_balanced"] = balanced.logits(test.vectors).argmax(axis=1)
+    return found | {"policy": found[choice], "chosen": np.array(choice)}
+
+
+def beside(known: Any, pool: Any, test: Any, seed: int) -> dict[str, np.ndarray]:
+    """As `one_split`, of vectors by two encoders: the tuned head, the policy, and whether the head looks at both."""
+    tuned, choice, found = answered(known, pool, test, seed, ())
+    looks = np.array(tuned.width is None)
+    return {"beside_supervised": found["supervised"], "beside_policy": found[choice], "looked_beside": looks}
 
 
 def draws(name: str, vectors: Any, labels: np.ndarray, groups: np.ndarray, seed: int, first: int | None) -> Any:
@@ -92,8 +91,9 @@ def scores(name: str, splits: int, cache: Path, trained: bool) -> tuple[dict[str
     chosen: dict[str, list[str]] = {}
     for seed in range(splits):
         answers: dict[str, list[np.ndarray]] = {}
-        truth = np.concatenate([test.labels for _, _, test in draws(name, vectors, labels, groups, seed, None)])
+        truth: list[np.ndarray] = []
         for known, pool, test in draws(name, vectors, labels, groups, seed, None):
+            truth.append(test.labels)
             for way, values in one_split(known, pool, test, seed).items():
                 answers.setdefault(way, []).append(values)
         if trained:
@@ -102,10 +102,12 @@ def scores(name: str, splits: int, cache: Path, trained: bool) -> tuple[dict[str
             for known, pool, test in draws(name, both, labels, groups, seed, vectors.shape[1]):
                 for way, values in beside(known, pool, test, seed).items():
                     answers.setdefault(way, []).append(values)
-        for way in CHOICES & answers.keys():
+        for way in (one for one in CHOICES if one in answers):
             chosen.setdefault(way, []).extend(str(one) for one in answers.pop(way))
         for way, parts in answers.items():
-            found.setdefault(way, []).append(100 * float(f1_score(truth, np.concatenate(parts), average="macro")))
+            found.setdefault(way, []).append(
+                100 * float(f1_score(np.concatenate(truth), np.concatenate(parts), average="macro"))
+            )
     return found, chosen
 
 

@@ -126,8 +126,9 @@ def own_features(name: str, seen: np.ndarray, seed: int, cache: Path) -> np.ndar
 
 def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Vectors of two encoders as one encoder of both gives them: each part of length 1."""
-    parts = [part.astype(np.float64) for part in (first, second)]
-    return np.hstack([part / np.linalg.norm(part, axis=1, keepdims=True).clip(1e-12) for part in parts])
+    from scanloop.embedding.blocks import unit
+
+    return np.hstack([unit(first), unit(second)])
 
 
 def rows_of(vectors: Any, labels: np.ndarray, groups: np.ndarray, rows: np.ndarray, first: int | None = None) -> Any:

@@ -62,10 +62,12 @@ class StoredVectors:
     Attributes:
         parts: By shard: its file, the rows wanted of it, and their places among the slices asked for.
         dimension: Numbers a vector.
+        first: How many of them are the first of two encoders'; None where there is one.
     """
 
     parts: list[tuple[Path, Labels, Labels]]
     dimension: int
+    first: int | None
 
     def __iter__(self) -> Iterator[tuple[Labels, Half]]:
         """Places (n_shard,) and vectors float16 (n_shard, dimension), shard by shard."""
@@ -96,7 +98,7 @@ def stored_vectors(directory: Path, slice_ids: list[str] | None = None) -> Store
         for places in np.split(order, cuts)
         if len(places)
     ]
-    return StoredVectors(parts, facts["dimension"])
+    return StoredVectors(parts, facts["dimension"], facts.get("first_dimension"))  # older versions knew one encoder
 
 
 def read_embeddings(directory: Path) -> Embeddings:
@@ -105,8 +107,7 @@ def read_embeddings(directory: Path) -> Embeddings:
     vectors = np.empty((len(index), stored.dimension), dtype=np.float16)
     for places, part in stored:
         vectors[places] = part
-    first = read_json(directory / "embeddings.json").get("first_dimension")  # older versions knew one encoder only
-    return Embeddings(index["slice_id"].tolist(), vectors, first)
+    return Embeddings(index["slice_id"].tolist(), vectors, stored.first)
 
 
 def _rows_of(slice_ids: Iterable[str], asked: list[str]) -> Labels:

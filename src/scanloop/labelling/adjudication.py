@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import insert, select
 
 from scanloop.errors import LabellingError, RoleError
-from scanloop.labelling.double_reading import NO_LABEL
+from scanloop.labelling.double_reading import require_answer
 from scanloop.labelling.readers import find_reader
 from scanloop.labelling.reading import Recorded
 from scanloop.labelling.schema import Adjudication, Reading, Task, Wave
@@ -79,8 +79,7 @@ def adjudicate(store: Store, adjudicator: str, task: int, given: str, comment: s
         own = select(Reading.id).where(Reading.task_id == task, Reading.reader_id == who).limit(1)
         if session.scalar(own) is not None:
             raise RoleError("you read this image yourself; another adjudicator has to decide")
-        if given not in (*about.classes, *NO_LABEL):
-            raise LabellingError(f"the answer is none of {', '.join((*about.classes, *NO_LABEL))}")
+        require_answer(given, about.classes)
         last = select(Adjudication).where(Adjudication.task_id == task).order_by(Adjudication.id.desc()).limit(1)
         known = session.execute(last).scalar_one_or_none()
         if known is not None and (known.reader_id, known.answer, known.comment) == (who, given, comment):

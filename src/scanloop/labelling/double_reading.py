@@ -56,6 +56,16 @@ class DoubleReading:
         return self.readings if self.which == "disagreement" and model_label is not None and differs else at_first
 
 
+def require_answer(given: str, classes: Collection[str]) -> None:
+    """Return if an answer is one that can be given: a class, or one that gives no label.
+
+    Raises:
+        LabellingError: It is not.
+    """
+    if given not in (*classes, *NO_LABEL):
+        raise LabellingError(f"the answer is none of {', '.join((*classes, *NO_LABEL))}")
+
+
 def disagree(answers: Collection[str]) -> bool:
     """Whether readings need an adjudicator: any two differ, "unsure" and "bad image" counted as answers.
 

@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, delete, exists, insert, select, update
 from sqlalchemy.orm import Session
 
 from scanloop.errors import LabellingError, LeaseError
-from scanloop.labelling.double_reading import NO_LABEL
+from scanloop.labelling.double_reading import require_answer
 from scanloop.labelling.progress import money_left, no_money
 from scanloop.labelling.readers import find_reader
 from scanloop.labelling.schema import Lease, Reading, Task, UtcTime, Wave
@@ -122,8 +122,7 @@ def answer(store: Store, reader: str, task: int, given: str, token: str) -> Reco
             return _answered_before(session, who, task, given, token)
         if lease.expires_at <= now:
             raise LeaseError(_GONE)
-        if given not in (*lease.classes, *NO_LABEL):
-            raise LabellingError(f"the answer is none of {', '.join((*lease.classes, *NO_LABEL))}")
+        require_answer(given, lease.classes)
         session.execute(delete(Lease).where(Lease.id == lease.id))
         values = {"answer": given, "token": token, "paid_cents": lease.price_cents, "leased_at": lease.leased_at}
         number = _add(session, task, who, now, values)

@@ -1,6 +1,6 @@
 """The probe that studies share: a tuned logistic head on frozen vectors, judged on the published test part."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -26,14 +26,30 @@ def probe_cell(cell: Cell, bench: Bench, source: str) -> Mapping[str, float]:
     Returns:
         accuracy, macro_f1, auroc, ece and brier on the published test part; labels; test_images.
     """
-    data = bench.data(cell.dataset)
-    found, rows = [], np.empty(0, np.int64)
-    for draw in range(bench.request.draws):
-        rows = draw_labels(data.train.labels, cell.percent, cell.seed * 1000 + draw)
+
+    def probe(rows: Labels) -> Mapping[str, float]:
         head, test = tuned_on(cell, bench, source, rows)
-        found.append(measure(head.probabilities(test), data.test.labels))
+        return measure(head.probabilities(test), bench.data(cell.dataset).test.labels)
+
+    return mean_over_draws(cell, bench, probe)
+
+
+def mean_over_draws(
+    cell: Cell, bench: Bench, figures: Callable[[Labels], Mapping[str, float]], least: int = 2
+) -> Mapping[str, float]:
+    """Mean of each figure over the study's draws of labels, which are the same for all arms; labels; test_images.
+
+    Args:
+        cell: Says how many labels, and which draws of them.
+        bench: The study's.
+        figures: From labelled rows of the training part to the figures of what learnt from them.
+        least: Labels of each class, as in `draw_labels`.
+    """
+    data, seeds = bench.data(cell.dataset), range(cell.seed * 1000, cell.seed * 1000 + bench.request.draws)
+    drawn = [draw_labels(data.train.labels, cell.percent, seed, least) for seed in seeds]
+    found = [figures(rows) for rows in drawn]
     means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
-    return means | {"labels": len(rows), "test_images": len(data.test.labels)}
+    return means | {"labels": len(drawn[0]), "test_images": len(data.test.labels)}
 
 
 def tuned_on(cell: Cell, bench: Bench, source: str, rows: Labels) -> tuple[TunedHead, Half]:

@@ -35,7 +35,7 @@ def trained_on_images(
     images = ImageSet(
         pixels(data.train, rows, preprocess),
         np.eye(data.classes)[data.train.labels[rows]],
-        pixels(data.train, rest, preprocess) if len(rest) else pixels(data.train, rows[:1], preprocess)[:0],
+        pixels(data.train, rest, preprocess),
     )
     model = train_on_images(encoder, images, preprocess, config)
     return image_logits(model, pixels(data.test, np.arange(len(data.test.labels)), preprocess), preprocess)

@@ -70,7 +70,9 @@ def encoder_of(bench: Bench, dataset: str, source: str, seed: int) -> tuple[Enco
 
 def pixels(part: Part, rows: Labels, preprocess: Preprocess) -> Tensor:
     """Images of some rows of a part as an encoder's square input, uint8 (n, 3, s, s)."""
-    squares = np.stack([preprocess.square(part.images[row]) for row in rows])
+    squares = np.empty((len(rows), preprocess.input_px, preprocess.input_px, 3), np.uint8)
+    for place, row in enumerate(rows):
+        squares[place] = preprocess.square(part.images[row])
     return torch.from_numpy(np.ascontiguousarray(squares.transpose(0, 3, 1, 2)))
 
 

@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from scanloop.calibration.maps import MAPS
 from scanloop.calibration.scaling import probabilities_of
 from scanloop.evaluation.calibration import honesty
 from scanloop.evaluation.metrics import measure
 from scanloop.learning.calibrating import calibrate
-from scanloop.studies.datasets import draw_labels
-from scanloop.studies.probing import known_of, out_of_fold
+from scanloop.studies.probing import known_of, mean_over_draws, out_of_fold
 from scanloop.studies.request import StudyRequest
 from scanloop.studies.study import Bench, Cell, Study
 from scanloop.studies.vectors import vectors
+from scanloop.types import Labels
 
 REPEATS = 2
 
@@ -30,19 +28,19 @@ def measure_cell(cell: Cell, bench: Bench) -> Mapping[str, float]:
         ece, its excess over that of a perfect model with these probabilities, classwise_ece, brier; labels;
         test_images.
     """
-    data, found, rows = bench.data(cell.dataset), [], np.empty(0, np.int64)
+    data = bench.data(cell.dataset)
     train, test = vectors(bench, cell.dataset, "imagenet" if bench.request.weights else "ssl", cell.seed)
-    for draw in range(bench.request.draws):
-        rows = draw_labels(data.train.labels, cell.percent, cell.seed * 1000 + draw, least=3)
+
+    def judge(rows: Labels) -> Mapping[str, float]:
         known = known_of(bench, cell, train, rows)
         head, folds = out_of_fold(known, data.classes, bench.request.folds, REPEATS, cell.seed)
         said = probabilities_of(head.head.logits(test))
         if cell.arm != "none":
             said = calibrate(folds, cell.arm, seed=cell.seed).calibrator(head.head.logits(test) / head.temperature)
         errors = measure(said, data.test.labels) | honesty(said[None], data.test.labels, seed=cell.seed)
-        found.append(errors | {"excess": errors["ece"] - errors["ece_noise"]})
-    means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
-    return means | {"labels": len(rows), "test_images": len(data.test.labels)}
+        return errors | {"excess": errors["ece"] - errors["ece_noise"]}
+
+    return mean_over_draws(cell, bench, judge, least=3)
 
 
 STUDY = Study(
