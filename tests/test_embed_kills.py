@@ -64,7 +64,7 @@ def test_killed_at_any_instant_embed_goes_on_where_it_stood_and_ends_in_the_same
         process = Work(CONFIG, work.catalog, work.encoder, run).start()
         process.join(instants.uniform(0, 1.1 * seconds))
         if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()  # not os.kill: the run may have ended since
             process.join()
         assert process.exitcode in {0, -signal.SIGKILL}
         killed = process.exitcode == -signal.SIGKILL
@@ -85,12 +85,14 @@ def test_killed_at_any_instant_embed_goes_on_where_it_stood_and_ends_in_the_same
 def test_tasks_at_overlapping_ranges_lose_no_shard_and_end_in_the_same_bytes(
     killed: bool, undisturbed: tuple[Work, float], tmp_path: Path
 ) -> None:
-    work, seconds = undisturbed
+    work, _ = undisturbed
     parts = ["1/2", "2/3", "2/2", "1/2"]
     processes = [Work(CONFIG, work.catalog, work.encoder, tmp_path, part).start() for part in parts]
     if killed:
-        processes[0].join(random.Random(SEED).uniform(0.2, 0.8) * seconds)
-        os.kill(processes[0].pid, signal.SIGKILL)
+        given_up = time.monotonic() + LIMIT_SECONDS
+        while not any((tmp_path / STORE).rglob("*.safetensors")) and time.monotonic() < given_up:
+            time.sleep(0.001)
+        processes[0].kill()  # at the first shard of any: most of its own are still to do, however slow the machine
     for process in processes:
         process.join(LIMIT_SECONDS)
     assert [process.exitcode for process in processes[1:]] == [0, 0, 0]
