@@ -134,12 +134,31 @@ def close(
     typer.echo("no wave is open" if number is None else f"wave {number} is closed")
 
 
-@label.command(epilog="Example: scanloop label status --store sqlite:///labels.db --json")
-def status(*, store: StoreOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show how far the wave is, what was spent, and how far readers agree."""
+@label.command(epilog="Example: scanloop label status --store sqlite:///labels.db --quality runs/brain/evaluation")
+def status(
+    *,
+    store: StoreOption = None,
+    config: ConfigOption = None,
+    quality: Annotated[
+        list[Path] | None,
+        typer.Option(help="Queue, evaluation or pseudo-labels with a model's probabilities: consensus, readers"),
+    ] = None,
+    propose: Annotated[int, typer.Option(min=0, help="Images to propose for another reading, at most")] = 20,
+    report: Annotated[Path | None, typer.Option(help="Folder for quality.parquet and quality.json")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far the wave is, what was spent, how far readers agree, and how good they are."""
+    from scanloop.labelling.quality import measure_quality, write_quality
+
+    if report is not None and not quality:
+        raise ConfigError("--report holds what --quality finds: say where a model's probabilities are")
     wanted = section(config)
     with opened(store, wanted) as labels:
         found = overview(labels, wanted)
+        if quality:
+            consensus, found["quality"] = measure_quality(labels, quality, propose)
+            if report is not None:
+                write_quality(report, consensus, found["quality"])
     if as_json:
         typer.echo(json.dumps(found, indent=2, sort_keys=True))
         return
@@ -196,7 +215,23 @@ def tables(found: dict[str, Any]) -> list[Table]:
         pairs.add_column(name, justify="left" if name == "readers" else "right")
     for one in agreement["pairs"]:
         pairs.add_row(" / ".join(one["readers"]), str(one["images"]), f"{one['share']:.2f}", _number(one["kappa"]))
-    return [about, readers, *([pairs] if agreement["pairs"] else [])]
+    return [about, readers, *([pairs] if agreement["pairs"] else []), *_quality(found.get("quality"))]
+
+
+def _quality(found: dict[str, Any] | None) -> list[Table]:
+    if found is None:
+        return []
+    size = f"{found['images']} images, {found['read_by_several']} of them read by several, {found['left_out']} left out"
+    table = Table(title=f"quality of readers (advice; {size})", title_justify="left")
+    for name in ("reader", "readings", "quality", "agreement with consensus"):
+        table.add_column(name, justify="left" if name == "reader" else "right")
+    for one in found["readers"]:
+        table.add_row(one["reader"], str(one["readings"]), _number(one["quality"]), _number(one["agreement"]))
+    again = Table(title="worth another reading, most first", title_justify="left")
+    again.add_column("slice", overflow="fold")
+    for slice_id in found["read_again"]:
+        again.add_row(slice_id)
+    return [table, again]
 
 
 def euros(text: str) -> Decimal:

@@ -31,6 +31,10 @@ TABLES: Mapping[str, pa.Schema] = {
         ("slice_id", _string), ("label", _string), ("readers", _int), ("agreement", _float),
         ("adjudicated", pa.bool_()), ("as_of", _string), ("purpose", _string),
     ]),
+    "quality.parquet": pa.schema([
+        ("slice_id", _string), ("consensus", _string), ("quality", _float), ("readings", _int), ("agreement", _float),
+        ("score", _float), ("adjudicated", pa.bool_()), ("read_again", pa.bool_()),
+    ]),
     "pseudo_labels.parquet": pa.schema([
         ("slice_id", _string), ("uri", _string), ("probability", _float), ("confidence", _float), ("label", _string),
         ("knn_label", _string), ("knn_share", _float), ("anomaly", _float), ("promoted", pa.bool_()),
