@@ -40,7 +40,7 @@ def simulated(seed: int, accuracies: tuple[float, ...], images: int = 400, class
 
 
 def plain_crowdlab(given: Float, said: Float) -> tuple[list[int], list[float]]:
-    """Section 4 of arXiv:2210.06812, image by image: first from the majority, then once more from what came out."""
+    """Section 4 of arXiv:2210.06812, image by image, for the label that most readers give."""
     images, readers = given.shape
     classes = said.shape[1]
     votes = [[int(one) for one in row if not np.isnan(one)] for row in given]
@@ -49,35 +49,33 @@ def plain_crowdlab(given: Float, said: Float) -> tuple[list[int], list[float]]:
         tally = [vote.count(one) for one in range(classes)]
         tied = [one for one in range(classes) if tally[one] == max(tally)]
         consensus.append(max(tied, key=lambda one: said[row][one]))
-    for _ in range(2):
-        several = [row for row in range(images) if len(votes[row]) > 1]
-        share = float(np.mean([votes[row].count(consensus[row]) / len(votes[row]) for row in several]))
-        commonest = np.bincount([consensus[row] for row in several]).argmax()
-        by_chance = float(np.mean([consensus[row] != commonest for row in several]))
-        weights = []
+    several = [row for row in range(images) if len(votes[row]) > 1]
+    share = float(np.mean([votes[row].count(consensus[row]) / len(votes[row]) for row in several]))
+    commonest = np.bincount([consensus[row] for row in several]).argmax()
+    by_chance = float(np.mean([consensus[row] != commonest for row in several]))
+    weights = []
+    for reader in range(readers):
+        same = pairs = 0
+        for row in several:
+            if not np.isnan(given[row, reader]):
+                others = [given[row, other] for other in range(readers) if other != reader]
+                others = [one for one in others if not np.isnan(one)]
+                same += sum(one == given[row, reader] for one in others)
+                pairs += len(others)
+        weights.append(max(1 - (1 - same / pairs) / by_chance, 1e-6))
+    error = float(np.mean([said[row].argmax() != consensus[row] for row in several]))
+    model = max(1 - error / by_chance, 1e-6) * np.sqrt(np.mean([len(vote) for vote in votes]))
+    after = []
+    for row in range(images):
+        total, total_weight = said[row] * model, model
         for reader in range(readers):
-            same = pairs = 0
-            for row in several:
-                if not np.isnan(given[row, reader]):
-                    others = [given[row, other] for other in range(readers) if other != reader]
-                    others = [one for one in others if not np.isnan(one)]
-                    same += sum(one == given[row, reader] for one in others)
-                    pairs += len(others)
-            weights.append(max(1 - (1 - same / pairs) / by_chance, 1e-6))
-        error = float(np.mean([said[row].argmax() != consensus[row] for row in several]))
-        model = max(1 - error / by_chance, 1e-6) * np.sqrt(np.mean([len(vote) for vote in votes]))
-        after = []
-        for row in range(images):
-            total, total_weight = said[row] * model, model
-            for reader in range(readers):
-                if not np.isnan(given[row, reader]):
-                    word = np.full(classes, (1 - share) / (classes - 1))
-                    word[int(given[row, reader])] = share
-                    total, total_weight = total + weights[reader] * word, total_weight + weights[reader]
-            after.append(total / total_weight)
-        quality = [float(after[row][consensus[row]]) for row in range(images)]
-        previous, consensus = consensus, [int(np.argmax(one)) for one in after]
-    return previous, quality
+            if not np.isnan(given[row, reader]):
+                word = np.full(classes, (1 - share) / (classes - 1))
+                word[int(given[row, reader])] = share
+                total, total_weight = total + weights[reader] * word, total_weight + weights[reader]
+        after.append(total / total_weight)
+    quality = [float(after[row][consensus[row]]) for row in range(images)]
+    return consensus, quality
 
 
 def test_consensus_and_its_quality_are_those_of_the_paper() -> None:

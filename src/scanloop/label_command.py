@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from scanloop import label_errors_command
 from scanloop.config import LabelConfig
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError
@@ -26,6 +27,8 @@ label = typer.Typer(
     help="Labels by people: publish a queue, read, look how far it is, export. The store is SQLite or PostgreSQL.",
     no_args_is_help=True,
 )
+
+label.command("errors", epilog=label_errors_command.EXAMPLES)(label_errors_command.errors)
 
 StoreOption = Annotated[
     str | None, typer.Option("--store", help="sqlite:///FILE or postgresql://USER@HOST/NAME; also SCANLOOP_LABEL_STORE")

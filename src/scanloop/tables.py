@@ -44,7 +44,9 @@ TABLES: Mapping[str, pa.Schema] = {
         ("slice_id", _string), ("group_id", _string), ("repeat", _int), ("fold", _int), ("label", _string),
         ("logits", pa.list_(_float)),
     ]),
-    "learnt.parquet": pa.schema([("slice_id", _string), ("group_id", _string), ("source", _string)]),
+    "learnt.parquet": pa.schema([
+        ("slice_id", _string), ("group_id", _string), ("source", _string), ("label_source", _string),
+    ]),
     "predictions.parquet": pa.schema([
         ("slice_id", _string), ("uri", _string), ("split", _string), ("label", _string), ("given_label", _string),
         ("probability", _float), ("confidence", _float), ("probabilities", pa.list_(_float)), ("promoted", pa.bool_()),
@@ -62,7 +64,8 @@ source are those read for it.
 that of the positive class, `probabilities` follows the classes in `catalog.json`, `label` is the predicted class, and
 `given_label` what an expert said. In predictions `split` is also "cross_validation", where the row was predicted by
 models that never saw its group, and "pool". In confidences `side` is "reference" or "pool", `positive` whether the
-predicted class is the positive one. In `learnt.parquet` `source` is "labelled" or "pseudo_labelled".
+predicted class is the positive one. In `learnt.parquet` `source` is "labelled" or "pseudo_labelled", and
+`label_source` of what is labelled "given", "bought", or "reread" where a reading took another given label's place.
 `purpose` of a queued or bought label is "train", where the image was chosen, or "audit", where it was drawn at random.
 `soft` is what retraining learns a pool image as, by class, and `weight` how much that counts against a given label;
 both are null for what was not drawn to be learnt from.

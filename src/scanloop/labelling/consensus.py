@@ -14,6 +14,7 @@ from scanloop.labelling.settling import standing
 from scanloop.labelling.store import Store
 from scanloop.types import Float
 
+CROWDLAB: dict[str, Any] = {"consensus_method": "majority_vote", "verbose": False, "return_weights": True}
 SMALLEST = 1e-6
 """Probabilities are kept this far from 0 and 1: the temperature that ActiveLab fits takes their logarithm."""
 
@@ -96,10 +97,11 @@ def gather(store: Store, probabilities: Mapping[str, Sequence[float]], classes: 
 def find_consensus(read: Read, propose: int = 20) -> Consensus:
     """Consensus of each image, quality of it and of each reader, and the images most worth another reading.
 
-    CROWDLAB (Goh, Tkachenko and Mueller 2022, arXiv:2210.06812) weighs readers by how far they agree with one another,
-    and the model by how far it agrees with them; ActiveLab (Goh and Mueller 2023, arXiv:2301.11856) scores what another
-    reading would add. Both as cleanlab has them. Where no two readers share an image there is nothing to weigh them
-    by: the quality is then the model's probability of what was read.
+    The consensus is what most readers say, and between equals the model's choice; docs/benchmarks.md says why not
+    CROWDLAB's own. CROWDLAB (Goh, Tkachenko and Mueller 2022, arXiv:2210.06812) weighs readers by how far they agree
+    with one another, and the model by how far it agrees with them; ActiveLab (Goh and Mueller 2023, arXiv:2301.11856)
+    scores what another reading would add. Both as cleanlab has them. Where no two readers share an image there is
+    nothing to weigh them by: the quality is then the model's probability of what was read.
 
     Args:
         read: The readings.
@@ -115,7 +117,7 @@ def find_consensus(read: Read, propose: int = 20) -> Consensus:
     counts = (~np.isnan(read.given)).sum(axis=1)
     scores, _ = get_active_learning_scores(read.given, probabilities)
     if (counts > 1).any():
-        found = get_label_quality_multiannotator(read.given, probabilities, verbose=False, return_weights=True)
+        found = get_label_quality_multiannotator(read.given, probabilities, **CROWDLAB)
         about, stats = found["label_quality"], found["annotator_stats"]
         consensus, quality = about["consensus_label"].to_numpy(), about["consensus_quality_score"].to_numpy()
         trust, weight = stats["annotator_quality"].reindex(range(len(read.readers))), float(found["model_weight"])

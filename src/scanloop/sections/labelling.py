@@ -35,3 +35,11 @@ class LabelConfig(Section):
                 "SCANLOOP_LABEL_PASSWORD, or SCANLOOP_LABEL_PASSWORD_FILE to the path of a file that holds it"
             )
         return address
+
+
+class LabelErrorsConfig(Section):
+    """How many of the given labels that contradict the model are proposed for reading, and at what price."""
+
+    most: int = Field(100, ge=0, description="Images, at most")
+    price_per_label_eur: float = Field(0.55, gt=0, description="Of a reading")
+    budget_eur: float = Field(55.0, ge=0)
