@@ -80,11 +80,12 @@ def test_training_labels_are_queued_held_out_ones_only_listed_and_no_reader_lear
 ) -> None:
     queue = tmp_path / "reading"
     told = ran("errors", "--run", mislabelled, "--output", queue, "--price", 0.5, "--budget", 10)
-    assert "2 of 32 labelled images queued, EUR 1.00" in told
+    assert "labelled images queued, EUR 1.00" in told
     rows, found = read_table(queue, "queue.parquet"), read_json(queue / "label_errors.json")
     manifest = read_table(mislabelled / "catalog", "manifest").set_index("slice_id")
     assert {*rows["slice_id"]} == {one["slice_id"] for one in found["training"]}
     assert len(rows) == 2
+    assert found["labelled"] == (manifest["label"].notna() & manifest["split"].eq("train")).sum()
     assert {*manifest.loc[rows["slice_id"], "split"]} == {"train"}
     assert [one["split"] for one in found["held_out"]] == ["test"]
     assert {*rows["reason"]} == {REASON}
