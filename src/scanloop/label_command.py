@@ -1,8 +1,6 @@
 """`scanloop label`: labels by people, from a queue to the artifact `labels`."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -10,15 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from scanloop import label_errors_command
+from scanloop import label_errors_command, label_files_command
 from scanloop.config import LabelConfig
-from scanloop.config_file import load_config
 from scanloop.errors import ConfigError
-from scanloop.faults import listed
+from scanloop.label_options import ConfigOption, StoreOption, opened, section
 
 if TYPE_CHECKING:
     from scanloop.labelling.store import Store
@@ -29,35 +25,10 @@ label = typer.Typer(
 )
 
 label.command("errors", epilog=label_errors_command.EXAMPLES)(label_errors_command.errors)
+label.add_typer(label_files_command.label_studio, name="label-studio")
+label.add_typer(label_files_command.csv, name="csv")
 
-StoreOption = Annotated[
-    str | None, typer.Option("--store", help="sqlite:///FILE or postgresql://USER@HOST/NAME; also SCANLOOP_LABEL_STORE")
-]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML of a run; its section 'label' counts")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON")]
-
-
-@contextmanager
-def opened(store: str | None, config: LabelConfig) -> Iterator["Store"]:
-    """The label store that an option, the environment or the configuration names."""
-    from scanloop.labelling.address import store_address
-    from scanloop.labelling.store import open_store
-
-    found = open_store(store_address(store, config.store))
-    try:
-        yield found
-    finally:
-        found.engine.dispose()
-
-
-def section(config: Path | None, **options: Any) -> LabelConfig:
-    """Section `label` of a configuration, or its defaults, with the options that were given on top."""
-    found = LabelConfig() if config is None else load_config(config).label
-    values = found.model_dump() | {name: value for name, value in options.items() if value is not None}
-    try:
-        return LabelConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(listed("scanloop label", error)) from error
 
 
 @label.command(
