@@ -81,15 +81,16 @@ def test_training_labels_are_queued_held_out_ones_only_listed_and_no_reader_lear
     queue = tmp_path / "reading"
     told = ran("errors", "--run", mislabelled, "--output", queue, "--price", 0.5, "--budget", 10)
     assert "labelled images queued, EUR 1.00" in told
-    rows, found = read_table(queue, "queue.parquet"), read_json(queue / "label_errors.json")
+    rows, found = read_table(queue, "queue.parquet"), read_table(queue, "label_errors.parquet").to_dict("records")
     manifest = read_table(mislabelled / "catalog", "manifest").set_index("slice_id")
-    assert {*rows["slice_id"]} == {one["slice_id"] for one in found["training"]}
+    assert {*rows["slice_id"]} == {one["slice_id"] for one in found if one["split"] == "train"}
     assert len(rows) == 2
-    assert found["labelled"] == (manifest["label"].notna() & manifest["split"].eq("train")).sum()
+    assert read_json(queue / "queue.json")["pool"] == (manifest["label"].notna() & manifest["split"].eq("train")).sum()
     assert {*manifest.loc[rows["slice_id"], "split"]} == {"train"}
-    assert [one["split"] for one in found["held_out"]] == ["test"]
+    assert [one["split"] for one in found if one["split"] != "train"] == ["test"]
+    assert {*rows["slice_id"]} <= {*manifest.index[manifest["split"] == "train"]}
     assert {*rows["reason"]} == {REASON}
-    assert not any(name in REASON for name in found["classes"])
+    assert not any(name in REASON for name in {*manifest["label"].dropna()})
     few = label_errors(
         LabelErrorsConfig(price_per_label_eur=0.5, budget_eur=0.7), catalog=mislabelled / "catalog",
         baseline=mislabelled / "baseline", output=tmp_path / "few",

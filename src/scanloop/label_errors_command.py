@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from scanloop.artifacts import read_json
+from scanloop.artifacts import read_json, read_table
 from scanloop.errors import ConfigError
 from scanloop.faults import listed
 from scanloop.sections.labelling import LabelErrorsConfig
@@ -36,18 +37,18 @@ def errors(
     queue = run / "label_errors" if output is None else output
     found = {name: run / name for name in ("evaluation", "labels") if (run / name).is_dir()}
     label_errors(config, catalog=run / "catalog", baseline=run / "baseline", **found, output=queue)
-    _print(read_json(queue / "label_errors.json"), read_json(queue / "queue.json"), show)
+    _print(read_table(queue, "label_errors.parquet"), read_json(queue / "queue.json"), show)
     typer.echo(f"publish it: scanloop label publish --queue {queue} --catalog {run / 'catalog'}")
 
 
-def _print(found: dict[str, Any], queue: dict[str, Any], show: int) -> None:
-    console = Console(soft_wrap=True)
-    for part, rows in (("training", found["training"]), ("held out: listed, never queued", found["held_out"])):
+def _print(found: pd.DataFrame, queue: dict[str, Any], show: int) -> None:
+    console, learnt = Console(soft_wrap=True), found["split"] == "train"
+    for part, rows in (("training", found[learnt]), ("held out (listed, never queued)", found[~learnt])):
         table = Table(title=f"{part}: {len(rows)} labels contradict the model", title_justify="left")
         for name in ("slice", "given", "model", "probability of given"):
             table.add_column(name, justify="right" if name.startswith("p") else "left")
-        for row in rows[:show]:
+        for row in rows.head(show).to_dict("records"):
             said = f"{row['probability_of_given']:.3f}"
             table.add_row(row["slice_id"][:16], row["given"], row["model"], said)
         console.print(table)
-    typer.echo(f"{queue['labels']} of {found['labelled']} labelled images queued, EUR {queue['price_eur']:.2f}")
+    typer.echo(f"{queue['labels']} of {queue['pool']} labelled images queued, EUR {queue['price_eur']:.2f}")

@@ -31,6 +31,10 @@ TABLES: Mapping[str, pa.Schema] = {
         ("slice_id", _string), ("label", _string), ("readers", _int), ("agreement", _float),
         ("adjudicated", pa.bool_()), ("as_of", _string), ("purpose", _string),
     ]),
+    "label_errors.parquet": pa.schema([
+        ("slice_id", _string), ("split", _string), ("given", _string), ("model", _string),
+        ("probability_of_given", _float),
+    ]),
     "quality.parquet": pa.schema([
         ("slice_id", _string), ("consensus", _string), ("quality", _float), ("readings", _int), ("agreement", _float),
         ("score", _float), ("adjudicated", pa.bool_()), ("read_again", pa.bool_()),

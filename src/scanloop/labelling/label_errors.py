@@ -53,7 +53,7 @@ def suspects(labels: Labels, probabilities: Float) -> Labels:
     return np.asarray(ranked, dtype=np.int64)
 
 
-@step("queue")
+@step("label_errors")
 def label_errors(
     config: LabelErrorsConfig,
     *,
@@ -65,7 +65,7 @@ def label_errors(
 ) -> LabelErrorsSummary:
     """Queue of labelled training images to be read again; published like any other.
 
-    `label_errors.json` lists what contradicts among held-out labels. These are never queued: an answer would not
+    `label_errors.parquet` lists all that contradicts, held-out labels too. These are never queued: an answer would not
     change them, and whoever corrects a hold-out by its model's word has a hold-out that agrees with the model.
 
     Args:
@@ -79,7 +79,7 @@ def label_errors(
     Raises:
         ArtifactError: An artifact is missing or damaged.
     """
-    about, classes = read_json(catalog / "catalog.json"), read_json(catalog / "catalog.json")["classes"]
+    classes = read_json(catalog / "catalog.json")["classes"]
     given = read_table(catalog, "manifest", ["slice_id", "label", "split"]).dropna(subset="label").set_index("slice_id")
     said = mean_probabilities(read_table(baseline, "out_of_fold.parquet"))
     found = _found(given.loc[said.index], said, classes)
@@ -105,14 +105,7 @@ def label_errors(
         "budget_eur": config.budget_eur,
         "pool": len(said),
     })  # fmt: skip
-    write_json(output / "label_errors.json", {
-        "classes": classes,
-        "data_digest": about["data_digest"],
-        "labelled": len(said),
-        "suspected": len(found),
-        "training": found.to_dict("records"),
-        "held_out": held_out.to_dict("records"),
-    })  # fmt: skip
+    write_table(output, "label_errors.parquet", pd.concat([found, held_out], ignore_index=True))
     return LabelErrorsSummary(len(said), len(found), len(wanted), len(held_out), price)
 
 
