@@ -2,14 +2,14 @@
 
 SCANLOOP_DATA=... .venv/bin/python benchmarks/bench_label_errors.py --draws 10
 
-A draw holds out 30 % of the groups and takes images of the others, one a group, at most 1,000. It swaps the labels of 5
-or 10 % of them at random, and asks the tuned head on frozen SqueezeNet features, cross-validated by group, for
-out-of-fold probabilities. `suspects` proposes; of the first k proposals (k the number of planted errors, and half of it)
+A draw holds out 30 % of the groups and takes images of the others, one a group, at most 1,000. It swaps the labels of
+5 or 10 % of them at random, and asks the tuned head on frozen SqueezeNet features, cross-validated by group, for out-
+of-fold probabilities. `suspects` proposes; of the first k proposals (k the number of planted errors, and half of it)
 those that were planted count. Precision is their share among the k, recall their share among the planted; by chance
-precision is the share of errors. What the sets' publishers mislabelled themselves counts as a false alarm here. Then the
-first k are read again by somebody who is right, and a head learns anew: macro-F1 on the held-out groups with the errors
-("noisy"), with these k read again ("reread"), with k images drawn at random read again ("random"), and without any error
-("clean"). Intervals are Student's t over draws.
+precision is the share of errors. What the sets' publishers mislabelled themselves counts as a false alarm here. Then
+the first k are read again by somebody who is right, and a head learns anew: macro-F1 on the held-out groups with the
+errors ("noisy"), with these k read again ("reread"), with k images drawn at random read again ("random"), and without
+any error ("clean"). Intervals are Student's t over draws.
 """
 
 import argparse
