@@ -58,6 +58,9 @@ def export_projects(
     counts = export(
         batch, catalog, output, projects=projects, image_url=image_url, predictions=said, model_version=version
     )
+    if said is not None:
+        shown = sum(one.slice_id in said for one in batch.tasks)
+        typer.echo(f"annotators see what the model says of {shown} of {len(batch.tasks)} images: not blind")
     for number, count in enumerate(counts, start=1):
         typer.echo(f"{output / f'project-{number}.json'}: {count} images of wave {batch.wave}")
 
