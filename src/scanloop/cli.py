@@ -14,6 +14,7 @@ from scanloop import __version__, external_command, forget_command, study_comman
 from scanloop.config import STEPS
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError
+from scanloop.label_command import label
 from scanloop.plan_command import EXAMPLES, help_text, plan
 from scanloop.search_command import EXAMPLES as SEARCH_EXAMPLES
 from scanloop.search_command import search
@@ -104,6 +105,7 @@ for _step in STEPS:
 
 
 app.add_typer(storage, name="storage")
+app.add_typer(label, name="label")
 app.command("plan", help=help_text(), epilog=EXAMPLES)(plan)
 app.command("search", epilog=SEARCH_EXAMPLES)(search)
 app.command("forget", help=forget_command.HELP, epilog=forget_command.EXAMPLES)(forget_command.forget)

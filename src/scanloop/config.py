@@ -9,6 +9,7 @@ from scanloop.sections.evaluation import EvaluateConfig as EvaluateConfig  # noq
 from scanloop.sections.evaluation import ExternalConfig as ExternalConfig  # noqa: PLC0414
 from scanloop.sections.evaluation import ReportConfig as ReportConfig  # noqa: PLC0414
 from scanloop.sections.honesty import HonestySection
+from scanloop.sections.labelling import LabelConfig as LabelConfig  # noqa: PLC0414
 from scanloop.sections.pool import CrossValidation as CrossValidation  # noqa: PLC0414
 from scanloop.sections.pool import PseudoLabelConfig as PseudoLabelConfig  # noqa: PLC0414
 from scanloop.sections.pretraining import EncoderConfig as EncoderConfig  # noqa: PLC0414  # part of this module
@@ -171,6 +172,7 @@ class RunConfig(Section):
     account: AccountConfig = AccountConfig()
     report: ReportConfig = ReportConfig()
     storage: StorageConfig = StorageConfig()
+    label: LabelConfig = LabelConfig()
 
     def section(self, step: str) -> Section:
         """Section of the step with this name, for example "triage"."""
@@ -179,5 +181,7 @@ class RunConfig(Section):
 
 
 STEPS = tuple(
-    field.alias or name for name, field in RunConfig.model_fields.items() if name not in {"seed", "name", "storage"}
+    field.alias or name
+    for name, field in RunConfig.model_fields.items()
+    if name not in {"seed", "name", "storage", "label"}
 )

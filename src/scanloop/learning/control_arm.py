@@ -49,7 +49,7 @@ def control_arm(known: Known, bought: pd.DataFrame, classes: int, c: float, seed
             more = draw.permutation(rows)[:count]
             learnt = np.concatenate([given[cut.train], more[~np.isin(known.groups[more], known.groups[judged])]])
             answers[arm, cut.repeat, judged] = _answered(known, learnt, judged, classes, c)
-    holdout = Holdout(known.labels[given], known.groups[given])
+    holdout = Holdout(known.judging[given], known.groups[given])
     gain = difference_interval("macro_f1", answers[1][:, given], answers[0][:, given], holdout, Resampling(seed=seed))
     return {"labels": count, "chosen": len(arms[1]), "macro_f1": gain}
 

@@ -121,7 +121,7 @@ def tune_head(known: Known, classes: int, folds: int, seed: int) -> TunedHead:
         TooFewLabelsError: A class has fewer than two groups.
     """
     cuts = group_folds(known.labels, known.groups, folds, 1, seed)
-    judges = known.drawn if len(np.unique(known.labels[known.drawn])) > 1 else np.ones_like(known.drawn)
+    judges = known.drawn if len(np.unique(known.judging[known.drawn])) > 1 else np.ones_like(known.drawn)
     widths = [None] if known.first is None else [known.first, None]
     found = {str(width): _tuned(known, classes, cuts, judges, width) for width in widths}
     kept = choose({name: losses for name, (_, losses) in found.items()}, known.groups[judges], SURE)
@@ -132,7 +132,7 @@ def _tuned(
     known: Known, classes: int, cuts: list[Fold], judges: npt.NDArray[np.bool_], width: int | None
 ) -> tuple[TunedHead, Float]:
     """The best head on the leading columns of the vectors, and the out-of-fold log-losses (j,) of those that judge."""
-    vectors, labels = known.vectors[:, :width], known.labels[judges]
+    vectors, labels = known.vectors[:, :width], known.judging[judges]
     best: tuple[float, float, float, Float, Float] | None = None
     for c in REGULARISATION:
         logits = np.empty((len(known.labels), classes))

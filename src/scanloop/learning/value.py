@@ -89,7 +89,7 @@ def value_of_labels(known: Known, classes: int, c: float, price_eur: float, aske
             head = fit_head(known.vectors[rows], known.labels[rows], classes, c)
             predicted[cut.repeat, place, cut.test] = head.logits(known.vectors[cut.test]).argmax(axis=1)
     flat = predicted.reshape(REPEATS * len(SHARES), -1)[:, judges]
-    counts = tally(known.labels[judges], known.groups[judges], list(flat), classes)
+    counts = tally(known.judging[judges], known.groups[judges], list(flat), classes)
     draw = np.random.default_rng(seed)
     drawn = draw.multinomial(counts.groups, counts.times / counts.groups, size=RESAMPLES) @ counts.kinds
     exponents, errors = _lines(np.concatenate([counts.total, drawn]), classes, np.log(np.mean(sizes, axis=0)))
