@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from scanloop.sections.acquisition import AcquireConfig as AcquireConfig  # noqa: PLC0414
 from scanloop.sections.evaluation import EvaluateConfig as EvaluateConfig  # noqa: PLC0414  handed on: a section as any other
 from scanloop.sections.evaluation import ExternalConfig as ExternalConfig  # noqa: PLC0414
 from scanloop.sections.evaluation import ReportConfig as ReportConfig  # noqa: PLC0414
@@ -96,18 +97,6 @@ class TriageConfig(Section):
         if self.graph_neighbours < self.min_samples:
             raise ValueError(f"graph_neighbours {self.graph_neighbours} is below min_samples {self.min_samples}")
         return self
-
-
-class AcquireConfig(Section):
-    """Which images are worth a clinician's price."""
-
-    budget_eur: float = Field(30.0, ge=0)
-    price_per_label_eur: Positive = Field(0.55, description="One reading with its share of quality assurance")
-    max_labels: int = Field(3000, ge=0)
-    candidates_per_label: int = Field(8, ge=1, description="Most uncertain slices a label; diversity picks among them")
-    audit: int = Field(
-        0, ge=0, description="Of the labels, so many for images drawn at random, one a group: they certify promotions"
-    )
 
 
 class OracleConfig(Section):

@@ -25,7 +25,8 @@ TABLES: Mapping[str, pa.Schema] = {
     ]),
     "queue.parquet": pa.schema([
         ("slice_id", _string), ("rank", _int), ("uncertainty", _float), ("diversity", _float), ("price", _float),
-        ("reason", _string), ("purpose", _string),
+        ("reason", _string), ("purpose", _string), ("probabilities", pa.list_(_float)),
+        ("neighbours", pa.list_(_string)), ("neighbour_labels", pa.list_(_string)),
     ]),
     "labels.parquet": pa.schema([
         ("slice_id", _string), ("label", _string), ("readers", _int), ("agreement", _float),
@@ -70,7 +71,9 @@ that of the positive class, `probabilities` follows the classes in `catalog.json
 models that never saw its group, and "pool". In confidences `side` is "reference" or "pool", `positive` whether the
 predicted class is the positive one. In `learnt.parquet` `source` is "labelled" or "pseudo_labelled", and
 `label_source` of what is labelled "given", "bought", or "reread" where a reading took another given label's place.
-`purpose` of a queued or bought label is "train", where the image was chosen, or "audit", where it was drawn at random.
+`purpose` of a queued or bought label is "train", where the image was chosen, "audit", where it was drawn at random to
+judge the machine, or "control", where it was drawn at random beside those that were chosen. In a queue `probabilities`
+are the head's, by class, `neighbours` the nearest labelled images, nearest first, and `neighbour_labels` theirs.
 `soft` is what retraining learns a pool image as, by class, and `weight` how much that counts against a given label;
 both are null for what was not drawn to be learnt from.
 On the map `features` is "frozen" or "fine-tuned".

@@ -103,7 +103,7 @@ class Task(Base):
         UniqueConstraint("wave_id", "rank", name="tasks_rank"),
         CheckConstraint("wanted >= 1", name="tasks_wanted"),
         CheckConstraint("slots >= 0", name="tasks_slots"),
-        CheckConstraint("purpose IN ('train', 'audit')", name="tasks_purpose"),
+        CheckConstraint("purpose IN ('train', 'audit', 'control')", name="tasks_purpose"),
         Index("tasks_open", "wave_id", "rank", sqlite_where=text("slots > 0"), postgresql_where=text("slots > 0")),
         Index("tasks_disputed", "id", sqlite_where=text("disputed"), postgresql_where=text("disputed")),
     )

@@ -15,8 +15,9 @@ from scanloop.embedding.cache import Embeddings
 from scanloop.errors import ArtifactError, TooFewLabelsError
 from scanloop.types import Groups, Half, Labels
 
-TRAIN, AUDIT = "train", "audit"
-"""Purposes of a bought label: of an image that was chosen, and of one that was drawn at random to judge the machine."""
+TRAIN, AUDIT, CONTROL = "train", "audit", "control"
+"""Purposes of a bought label: of an image that was chosen, of one that was drawn at random to judge the machine, and of
+one that was drawn at random beside those that were chosen, to be learnt from as they are."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from scanloop.evaluation.calibration import log_losses
 from scanloop.learning.choosing import choose
 from scanloop.learning.cross_validation import Fold, group_folds
 from scanloop.learning.dataset import Known
-from scanloop.types import Float, Half, Labels
+from scanloop.types import Float, Half, Labels, Vectors
 
 REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates for C, the inverse strength of the L2 penalty on standardised features."""
@@ -40,7 +40,7 @@ class Head:
     weights: Float
     bias: Float
 
-    def logits(self, vectors: Half | Float) -> Float:
+    def logits(self, vectors: Vectors) -> Float:
         """Scores before softmax, (n, classes), of vectors (n, d)."""
         scores = np.empty((len(vectors), len(self.bias)))
         for rows in blocks(len(vectors)):  # a pool of millions is not copied into float64 whole
@@ -75,7 +75,7 @@ class TunedHead:
         """What of vectors (n, d) is looked at: (n, d) or those of the first encoder."""
         return vectors[:, : self.width]
 
-    def probabilities(self, vectors: Half | Float) -> Float:
+    def probabilities(self, vectors: Vectors) -> Float:
         """Calibrated probabilities (n, classes) of vectors (n, d)."""
         return probabilities_of(self.head.logits(vectors), self.temperature)
 
