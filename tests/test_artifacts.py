@@ -37,6 +37,7 @@ VALUES = {
     pa.float64(): st.none() | NUMBER,
     pa.bool_(): st.none() | st.booleans(),
     pa.list_(pa.float64()): st.none() | st.lists(NUMBER, max_size=4),
+    pa.list_(pa.string()): st.none() | st.lists(TEXT, max_size=4),
 }
 
 
