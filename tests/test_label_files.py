@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 import numpy as np
 import PIL.Image
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from label_stores import enrol, take, write_catalog, write_queue
 from test_label_command import ran
 
@@ -189,6 +191,12 @@ def test_no_cell_that_leaves_is_a_formula_and_what_comes_back_is_the_same_word(
     lines = [f'1,anna,"{csv_files.defused(name).replace(chr(34), chr(34) * 2)}"' for name in classes]
     (tmp_path / "in.csv").write_text("task,reader,answer\n" + "\n".join(lines))
     assert [one.answer for one in csv_files.read_table(tmp_path / "in.csv")] == classes
+
+
+@given(st.text())
+def test_any_cell_is_defused_and_comes_back(cell: str) -> None:
+    assert not csv_files.defused(cell).startswith(csv_files.FORMULAS)
+    assert csv_files.fused(csv_files.defused(cell)) == cell
 
 
 def test_a_table_that_is_none_is_refused_and_strange_rows_name_their_line(tmp_path: Path) -> None:
