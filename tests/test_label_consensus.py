@@ -89,7 +89,7 @@ def test_readers_are_ranked_by_how_often_they_are_right(seed: int) -> None:
     found = find_consensus(simulated(seed, (0.98, 0.85, 0.7, 0.55), images=800)).readers
     assert found["reader"].tolist() == ["r0", "r1", "r2", "r3"]
     assert (np.diff(found["quality"]) < 0).all()
-    assert found["readings"].sum() == 1600
+    assert found["readings"].sum() == found["shared"].sum() == 1600
 
 
 def test_images_that_readers_and_model_see_differently_are_read_again_first() -> None:
@@ -108,6 +108,8 @@ def test_where_no_two_readers_share_an_image_the_quality_is_the_models_probabili
         [read.probabilities[row, one] / read.probabilities[row].sum() for row, one in enumerate(given)], abs=1e-4
     )
     assert found.readers["quality"].isna().all()
+    assert found.readers["agreement"].isna().all()
+    assert found.readers["shared"].tolist() == [0, 0]
     assert found.model_weight is None
 
 
