@@ -94,12 +94,12 @@ def test_many_may_open_a_new_store_at_once_and_it_is_migrated_once(address: str)
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [[("0001",)]] * 8
+    assert found == [[("0002",)]] * 8
 
 
 def test_a_store_that_a_newer_scanloop_made_is_refused_and_left_as_it_is(store: Store, address: str) -> None:
     execute(store, "UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(LabellingError, match=r"newer scanloop made this label store .schema 9999, .* 0001.*update"):
+    with pytest.raises(LabellingError, match=r"newer scanloop made this label store .schema 9999, .* 0002.*update"):
         open_store(address)
     assert fetch(store, "SELECT version_num FROM alembic_version") == [("9999",)]
 

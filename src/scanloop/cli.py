@@ -10,7 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from scanloop import __version__, external_command, forget_command, study_command, unpromote_command
+from scanloop import (
+    __version__,
+    external_command,
+    forget_command,
+    label_serve_command,
+    study_command,
+    unpromote_command,
+)
 from scanloop.config import STEPS
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError
@@ -104,6 +111,10 @@ for _step in STEPS:
 
 
 app.add_typer(storage, name="storage")
+label = typer.Typer(help="Labels by people: the page where they read, and who may use it.", no_args_is_help=True)
+label.add_typer(label_serve_command.reader, name="reader")
+label.command("serve", epilog=label_serve_command.SERVE_EXAMPLES)(label_serve_command.serve)
+app.add_typer(label, name="label")
 app.command("plan", help=help_text(), epilog=EXAMPLES)(plan)
 app.command("search", epilog=SEARCH_EXAMPLES)(search)
 app.command("forget", help=forget_command.HELP, epilog=forget_command.EXAMPLES)(forget_command.forget)
