@@ -1,4 +1,4 @@
-"""Looking: which image, alike images and model's word somebody may see of a task; what was looked at is written down."""
+"""Looking: which image, alike images and model's word somebody may see of a task; each look is written down."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,7 @@ _NOT_YOURS = "this task is not in your hands; ask for the next one"
 
 @dataclass(frozen=True)
 class ModelsWord:
-    """What the model said of an image: each class with its calibrated probability in [0, 1]; none where it said none."""
+    """What the model said of an image: calibrated probabilities in [0, 1] by class; None where it said nothing."""
 
     task: int
     probabilities: dict[str, float] | None
@@ -120,7 +120,9 @@ def _about(session: Session, reader: str, task: int, now: datetime) -> _About:
     held = select(Lease.id).where(Lease.task_id == task, Lease.reader_id == who.id, Lease.expires_at > now)
     is_held = session.scalar(held) is not None
     role = ROLES.index(who.role)
-    may_see = is_held or role >= ROLES.index("curator") or (role >= ROLES.index("adjudicator") and found and found.disputed)
+    may_see = (
+        is_held or role >= ROLES.index("curator") or (role >= ROLES.index("adjudicator") and found and found.disputed)
+    )
     if found is None or not may_see:
         raise LeaseError(_NOT_YOURS)
     return _About(found.slice_id, found.wave_id, found.neighbours, who.role, is_held)

@@ -113,6 +113,14 @@ def pace(store: Store, reader: str, wave: int) -> Pace:
         return Pace(count(of_wave), *lately)
 
 
+def last_hour(store: Store) -> dict[str, int]:
+    """Readings within the last hour that stand, by reader."""
+    with store.reading() as session:
+        lately = standing().where(Reading.at > store.clock() - PACE).subquery()
+        query = select(Reader.name, func.count()).join(lately, lately.c.reader_id == Reader.id).group_by(Reader.name)
+        return dict(session.execute(query).tuples().all())
+
+
 def money_left(session: Session, wave: int) -> int:
     """What is neither spent nor held of a wave's budget, in cents."""
     left = select(Wave.budget_cents - Wave.committed_cents).where(Wave.id == wave)

@@ -97,7 +97,7 @@ def sign_out(store: Store, secret: str) -> None:
 
 
 def refused_sign_in(store: Store, name: str, address: str) -> None:
-    """Write down that somebody gave a wrong name or password; a name that is nobody's may be a password, and stays out."""
+    """Write down that a log-in failed; a name that is nobody's stays out: it may be a password in the wrong field."""
     with store.writing() as (session, at):
         who = session.scalar(select(Reader.id).where(Reader.name == name)) if name.isprintable() else None
         record(session, at, "login refused", reader=who, address=address)

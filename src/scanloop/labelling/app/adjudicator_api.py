@@ -37,7 +37,9 @@ class Decision(Asked):
 def waiting(me: Adjudicator, page: Page) -> Disputes:
     """Tasks that wait for this adjudicator: not those that they read themselves."""
     found = disputes(page.store, me.reader)
-    first = [DisputeShown(task=one.task, classes=list(one.classes), answers=list(one.answers)) for one in found[:AT_ONCE]]
+    first = [
+        DisputeShown(task=one.task, classes=list(one.classes), answers=list(one.answers)) for one in found[:AT_ONCE]
+    ]
     return Disputes(count=len(found), first=first)
 
 

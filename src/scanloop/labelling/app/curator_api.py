@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from scanloop.artifacts import read_table
-from scanloop.labelling.agreement import Agreement, measure_agreement
+from scanloop.labelling.agreement import Agreement
 from scanloop.labelling.app.forecasts import Forecast, read_forecast
 from scanloop.labelling.app.guards import Curator, Page
 from scanloop.labelling.app.reader_api import Asked
@@ -26,6 +26,7 @@ class Overview(BaseModel):
 
     wave: Progress | None
     agreement: Agreement
+    last_hour: dict[str, int]
     forecast: Forecast | None
 
 
@@ -45,7 +46,8 @@ class Wave(BaseModel):
 def overview(_: Curator, page: Page) -> Overview:
     """How the wave goes."""
     forecast = read_forecast(page.settings.forecasts)
-    return Overview(wave=page.counted(), agreement=measure_agreement(page.store), forecast=forecast)
+    agreement, last_hour = page.agreement()
+    return Overview(wave=page.counted(), agreement=agreement, last_hour=last_hour, forecast=forecast)
 
 
 @router.post("/api/curator/close")

@@ -1,5 +1,6 @@
 """Annotation guidelines: Markdown without HTML, and labelled training images of each class as examples."""
 
+import logging
 from dataclasses import dataclass
 
 from fastapi import APIRouter
@@ -7,7 +8,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from sqlalchemy import select
 
-from scanloop.errors import ArtifactError, ConfigError
+from scanloop.errors import ArtifactError
 from scanloop.labelling.app.guards import Me, Page
 from scanloop.labelling.app.pictures import example
 from scanloop.labelling.app.reader_api import Png
@@ -16,6 +17,7 @@ from scanloop.labelling.schema import Wave
 from scanloop.labelling.store import Store
 
 router = APIRouter()
+_LOG = logging.getLogger(__name__)
 LONGEST_BYTES = 1_000_000
 
 
@@ -34,11 +36,7 @@ def classes_of(store: Store) -> list[str]:
 
 
 def guidelines_of(page: Service) -> Guidelines:
-    """The guidelines as they stand in their file now.
-
-    Raises:
-        ConfigError: The file cannot be read.
-    """
+    """The guidelines as they stand in their file now; none, with a line in the log, where it cannot be read."""
     classes, examples = classes_of(page.store), page.pictures.examples
     shown = tuple((number, name, len(examples.get(name, []))) for number, name in enumerate(classes))
     file = page.settings.guidelines
@@ -48,7 +46,8 @@ def guidelines_of(page: Service) -> Guidelines:
         with file.open(encoding="utf-8") as text:
             markdown = text.read(LONGEST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: the guidelines cannot be read ({type(error).__name__})") from error
+        _LOG.warning("%s: the guidelines cannot be read (%s)", file, type(error).__name__)
+        return Guidelines(None, shown)
     renderer = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     return Guidelines(Markup(renderer.render(markdown)), shown)  # noqa: S704  html is off: all of it is escaped
 

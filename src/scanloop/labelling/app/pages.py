@@ -75,7 +75,10 @@ def log_out(request: Request, _: Me, page: Page) -> Response:
 
 @router.post("/language")
 def choose_language(
-    request: Request, page: Page, language: Annotated[str, Form(max_length=2)], back: Annotated[str, Form(max_length=20)]
+    request: Request,
+    page: Page,
+    language: Annotated[str, Form(max_length=2)],
+    back: Annotated[str, Form(max_length=20)],
 ) -> Response:
     """Remember which language somebody reads."""
     check_origin(request, page)

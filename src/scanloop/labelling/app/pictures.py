@@ -5,12 +5,66 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
 from scanloop.archive.shards import Location, read_png
 from scanloop.artifacts import check_artifact, iterate_table
 from scanloop.errors import ArtifactError
 
+COLUMNS = ("slice_id", "label", "split", "shard", "offset", "length")
 EXAMPLES = 3
 """Images a class that the guidelines show."""
+
+
+class Places:
+    """Where the slices of one catalog stand, in some 80 bytes each: four million fit into memory.
+
+    Args:
+        catalog: Artifact of `ingest`.
+
+    Attributes:
+        catalog: The same.
+        examples: Labelled training images, some a class, by class.
+
+    Raises:
+        ArtifactError: The folder is no catalog.
+    """
+
+    def __init__(self, catalog: Path) -> None:
+        check_artifact(catalog, "catalog")
+        self.catalog = catalog
+        self.examples: dict[str, list[str]] = {}
+        self._shards: list[str] = []
+        parts = [self._part(frame) for frame in iterate_table(catalog, "manifest", COLUMNS)]
+        ids = np.concatenate([one for one, _ in parts])
+        order = np.argsort(ids, kind="stable")
+        self._ids, self._rows = ids[order], np.concatenate([rows for _, rows in parts])[order]
+
+    def find(self, slice_id: str) -> Location | None:
+        """Where a slice stands; None where the catalog does not hold it."""
+        wanted = slice_id.encode()
+        row = int(np.searchsorted(self._ids, wanted))
+        if row == len(self._ids) or self._ids[row] != wanted:
+            return None
+        shard, offset, length = self._rows[row].tolist()
+        return Location(self._shards[shard], offset, length)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def _part(self, frame: pd.DataFrame) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.int64]]:
+        frame = frame[frame["shard"].notna()]
+        known = frame[frame["label"].notna() & (frame["split"] == "train")]
+        for name, rows in known.groupby("label", sort=False):
+            of_class = self.examples.setdefault(str(name), [])
+            of_class.extend(rows["slice_id"].head(EXAMPLES - len(of_class)))
+        names = frame["shard"].unique()
+        self._shards.extend(one for one in names if one not in self._shards)
+        numbers = frame["shard"].map({name: number for number, name in enumerate(self._shards)})
+        places = np.stack([numbers, frame["offset"], frame["length"]], axis=1).astype(np.int64)
+        return np.array([one.encode() for one in frame["slice_id"]], dtype=np.bytes_), places
 
 
 class Pictures:
@@ -31,14 +85,15 @@ class Pictures:
         self._cache_bytes, self._held = cache_bytes, 0
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
-        self._places: dict[str, tuple[Path, Location]] = {}
-        self.examples: dict[str, list[str]] = {}
-        for catalog in catalogs:
-            check_artifact(catalog, "catalog")
-            self._read(catalog)
+        self._places = [Places(catalog) for catalog in catalogs]
+        found: dict[str, list[str]] = {}
+        for place in self._places:
+            for name, ids in place.examples.items():
+                found[name] = [*found.get(name, []), *ids][:EXAMPLES]
+        self.examples: Mapping[str, list[str]] = found
 
     def __len__(self) -> int:
-        return len(self._places)
+        return sum(len(one) for one in self._places)
 
     def png(self, slice_id: str) -> bytes:
         """Bytes of an image's PNG.
@@ -50,10 +105,7 @@ class Pictures:
             if slice_id in self._cache:
                 self._cache.move_to_end(slice_id)
                 return self._cache[slice_id]
-        place = self._places.get(slice_id)
-        if place is None:
-            raise ArtifactError("no catalog that the page was given holds this image; give it with --catalog")
-        found = read_png(*place)
+        found = self._read(slice_id)
         with self._lock:
             if slice_id not in self._cache and len(found) <= self._cache_bytes:
                 self._cache[slice_id] = found
@@ -62,21 +114,14 @@ class Pictures:
                 self._held -= len(self._cache.popitem(last=False)[1])
         return found
 
-    def _read(self, catalog: Path) -> None:
-        columns = ("slice_id", "label", "split", "shard", "offset", "length")
-        for part in iterate_table(catalog, "manifest", columns):
-            for row in part.itertuples(index=False):
-                if row.shard is None or row.slice_id in self._places:
-                    continue
-                self._places[row.slice_id] = (catalog, Location(row.shard, int(row.offset), int(row.length)))
-                if row.label is not None and row.split == "train":
-                    of_class = self.examples.setdefault(str(row.label), [])
-                    if len(of_class) < EXAMPLES:
-                        of_class.append(row.slice_id)
+    def _read(self, slice_id: str) -> bytes:
+        for place in self._places:
+            if (location := place.find(slice_id)) is not None:
+                return read_png(place.catalog, location)
+        raise ArtifactError("no catalog that the page was given holds this image; give it with --catalog")
 
 
 def example(pictures: Pictures, classes: Sequence[str], number: int, index: int) -> str | None:
     """Slice id of a class's example, None where there is none."""
-    shown: Mapping[str, list[str]] = pictures.examples
-    of_class = shown.get(classes[number], []) if 0 <= number < len(classes) else []
+    of_class = pictures.examples.get(classes[number], []) if 0 <= number < len(classes) else []
     return of_class[index] if 0 <= index < len(of_class) else None

@@ -1,5 +1,7 @@
 """Refusals of the page: what is answered, as JSON to scripts and as a page to people, and with which code."""
 
+import logging
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
@@ -9,11 +11,11 @@ from starlette.responses import Response
 from scanloop.errors import ArtifactError, LabellingError, LeaseError, RoleError, ScanloopError
 from scanloop.labelling.app.rendering import render
 
+_LOG = logging.getLogger(__name__)
 CODES: tuple[tuple[type[ScanloopError], int, str], ...] = (
     (LeaseError, 409, "lease"),
     (RoleError, 403, "role"),
     (LabellingError, 409, "refused"),
-    (ArtifactError, 404, "image"),
 )
 """Code and kind of each error of the domain, the more special ones first."""
 
@@ -43,6 +45,11 @@ def add_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(ScanloopError)
     async def _of_the_domain(request: Request, error: ScanloopError) -> Response:
+        if isinstance(error, ArtifactError):  # its text names folders of the server
+            _LOG.warning("%s: %s", request.url.path, error)
+            return _answer(
+                request, 404, "image", "this image is not at hand; the page's log says why"
+            )
         for kind, code, name in CODES:
             if isinstance(error, kind):
                 return _answer(request, code, name, str(error))

@@ -9,15 +9,16 @@ from typing import Any, Generic, TypeVar
 
 from fastapi import FastAPI, Request
 
+from scanloop.labelling.agreement import Agreement, measure_agreement
 from scanloop.labelling.app.pictures import Pictures
 from scanloop.labelling.app.rates import Buckets
 from scanloop.labelling.app.settings import PageSettings
-from scanloop.labelling.progress import Progress, progress
+from scanloop.labelling.progress import Progress, last_hour, progress
 from scanloop.labelling.sessions import Lifetime
 from scanloop.labelling.store import Store
 
 T = TypeVar("T")
-COUNTED_SECONDS = 2.0
+COUNTED_SECONDS, AGREED_SECONDS = 2.0, 10.0
 
 
 class Lately(Generic[T]):
@@ -53,6 +54,7 @@ class Service:
         logins_of_addresses: Log-ins that addresses may try.
         requests: Requests of each session.
         counted: How far the wave is; counted every two seconds at most, whoever asks.
+        agreement: How readers agree, and how many readings each gave within the hour; counted every ten seconds.
         lifetime: Of sessions.
     """
 
@@ -63,6 +65,7 @@ class Service:
     logins_of_addresses: Buckets
     requests: Buckets
     counted: Lately[Progress | None]
+    agreement: Lately[tuple[Agreement, dict[str, int]]]
     lifetime: Lifetime = field(default_factory=Lifetime)
 
 
@@ -80,6 +83,7 @@ def make_service(store: Store, settings: PageSettings) -> Service:
         logins_of_addresses=Buckets(4 * settings.logins_a_minute, 4 * settings.logins_a_minute),
         requests=Buckets(settings.requests_a_minute, settings.requests_a_minute / 6),
         counted=Lately(lambda: progress(store, ""), COUNTED_SECONDS),
+        agreement=Lately(lambda: (measure_agreement(store), last_hour(store)), AGREED_SECONDS),
         lifetime=Lifetime(timedelta(minutes=settings.idle_minutes), timedelta(hours=settings.session_hours)),
     )
 

@@ -1,4 +1,4 @@
-"""What the page is told when it starts. Nothing secret stands here but the label store's address, which is never shown."""
+"""What the page is told when it starts. Its one secret, the store's address, is never shown."""
 
 import ipaddress
 from pathlib import Path

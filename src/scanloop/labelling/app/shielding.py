@@ -1,5 +1,6 @@
 """What stands around every request: a bound on its body, and headers that tell browsers to trust nothing else."""
 
+import logging
 from collections.abc import Mapping
 
 from starlette.datastructures import MutableHeaders
@@ -18,6 +19,7 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+_LOG = logging.getLogger(__name__)
 NO_STORE, A_DAY = "no-store", "max-age=86400"
 
 
@@ -40,8 +42,12 @@ class Shield:
             return
         caching = A_DAY if scope["path"].startswith("/static/") else NO_STORE
 
+        has_begun = False
+
         async def shielded(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers["Cache-Control"] = caching if message["status"] == 200 else NO_STORE
@@ -51,9 +57,7 @@ class Shield:
 
         body = await self._body(scope, receive)
         if body is None:
-            headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-            await shielded({"type": "http.response.start", "status": 413, "headers": headers})
-            await shielded({"type": "http.response.body", "body": b'{"kind":"too_long","message":"too long"}'})
+            await self._answer(shielded, 413, b'{"kind":"too_long","message":"the request is too long"}')
             return
         sent = False
 
@@ -64,7 +68,19 @@ class Shield:
             sent = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._app(scope, received, shielded)
+        try:
+            await self._app(scope, received, shielded)
+        except Exception:  # a fault of ours; its text may hold anything, so it goes to the log alone
+            _LOG.exception("%s %s failed", scope["method"], scope["path"])
+            if has_begun:
+                raise
+            await self._answer(shielded, 500, b'{"kind":"fault","message":"the page is at fault; its log says more"}')
+
+    @staticmethod
+    async def _answer(send: Send, code: int, body: bytes) -> None:
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": code, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """All of a request's body, None where it is too long."""
@@ -76,7 +92,7 @@ class Shield:
             message = await receive()
             if message["type"] != "http.request":
                 return body
-            body += message.get("body", b"")
+            body += bytes(message.get("body", b""))
             if len(body) > self._most:
                 return None
             if not message.get("more_body", False):

@@ -1,6 +1,7 @@
 // Tasks in the reader's hands: the one that is read and two ahead, their images decoded before they are shown.
 
 import { image, post, wait } from "./api.js";
+import { isAway } from "./away.js";
 import { decode } from "./viewer.js";
 
 const MOST = 3;
@@ -21,35 +22,27 @@ export class Hand {
     return this.items[0];
   }
 
-  /** Take the current one out, and see to the ones after it. */
-  take() {
-    const item = this.items.shift();
-    this.fill();
-    return item;
-  }
-
   /** Put a task in front, as one whose answer was taken back. */
   putBack(task, pixels) {
     this.items.unshift(this.#item(task, pixels));
   }
 
+  /** Let go of a task that was answered or is not ours any longer. */
   drop(task) {
     this.items = this.items.filter((item) => item.task !== task);
-    this.fill();
   }
 
   /** Let go of tasks whose time is almost over; those that are still ours come again, with new time. */
   refresh() {
     const before = this.items.length;
     this.items = this.items.filter((item) => item.until > performance.now());
-    if (this.items.length < before) this.fill();
     return this.items.length < before;
   }
 
   async fill() {
     if (this.isFilling) return;
     this.isFilling = true;
-    while (this.items.length + this.unsaved().length < MOST || !this.items.length) {
+    while (!isAway() && (this.items.length + this.unsaved().length < MOST || !this.items.length)) {
       const pause = await this.#one();
       if (pause === null) break;
       if (pause) await wait(pause);

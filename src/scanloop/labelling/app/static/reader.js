@@ -1,6 +1,7 @@
 // The reader's page: shows the next image at once, sends answers behind it, and says what goes on.
 
 import { get, post } from "./api.js";
+import { isAway, onReturn } from "./away.js";
 import { Hand } from "./hand.js";
 import { listen, viewerActions } from "./keys.js";
 import { Outbox } from "./outbox.js";
@@ -30,6 +31,7 @@ const outbox = new Outbox({
   },
   refused: (entry, refusal) => {
     hand.drop(entry.task);
+    hand.fill();
     warn(refusal.kind === "lease" ? say("status", "lease") : say("status", "refused", { message: refusal.message }));
   },
   ended,
@@ -96,7 +98,7 @@ function give(answer) {
   said = null;
   past.push({ task: item.task, answer: given, pixels: item.pixels });
   past.splice(0, past.length - KEPT);
-  hand.items.shift();
+  hand.drop(item.task);
   hand.refresh();
   show();
   requestAnimationFrame(() => {
@@ -175,7 +177,7 @@ async function showProgress() {
   asked = performance.now();
   const far = await get("/api/progress").catch(() => null);
   if (!far) return;
-  one("#progress").textContent = say("status", "progress", { read: far.read, tasks: far.tasks });
+  one("#progress").textContent = say("status", "progress", { read: far.read, tasks: far.tasks, mine: far.mine });
   one("#money").textContent = say("status", "money", { amount: money(far.left_cents) });
   one("#pace").textContent = say("status", "pace", { hour: far.last_hour, minute: number(far.last_ten_minutes / 10, 1) });
 }
@@ -194,10 +196,15 @@ listen(actions, give);
 window.addEventListener("beforeunload", (event) => {
   if (outbox.count && !hasEnded) event.preventDefault();
 });
-setInterval(() => {
+/** What is renewed while somebody sits here, and as soon as somebody sits here again. */
+function renew() {
+  if (isAway() || hasEnded) return;
   if (hand.refresh()) show();
-}, 5000);
-setInterval(showProgress, 10_000);
+  hand.fill();
+  showProgress();
+}
+setInterval(renew, 5000);
+onReturn(renew);
 showWordHint();
 showProgress();
 outbox.send();

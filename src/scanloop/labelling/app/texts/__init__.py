@@ -26,7 +26,7 @@ def language_of(chosen: str | None, accepted: str) -> str:
     """
     if chosen in LANGUAGES:
         return chosen
-    wanted = []
+    wanted: list[tuple[float, int, str]] = []
     for part in accepted[:200].split(","):
         found = _WANTED.match(part)
         if found and found[1].lower() in LANGUAGES:
