@@ -16,7 +16,7 @@ from scanloop.labelling.app.settings import PageSettings, load_settings
 from scanloop.labelling.passwords import check_password, set_password
 from scanloop.labelling.readers import disable_reader, enable_reader
 from scanloop.labelling.reading import NoTask, next_task
-from scanloop.labelling.schema import Lease, PageSession, Password, Wave
+from scanloop.labelling.schema import Lease, PageSession, Password, Reader, Wave
 
 PAGES = ("/", "/adjudicate", "/curate")
 DATA = (
@@ -49,6 +49,7 @@ def test_nothing_but_the_log_in_is_shown_without_a_session(site: Site) -> None:
         assert browser.post(path, json={}).status_code == 401, path
     open_to_all = {"/login", "/language", "/healthz", "/readyz"}
     known = {re.sub(r"/[01](?=/|$)", "/1", path) for path in (*PAGES, *DATA, *ACTS)}
+    assert len(routes(site)) > 15
     assert routes(site) - open_to_all <= known, "a new route is named here, so that it is tried"
 
 
@@ -205,7 +206,7 @@ def test_a_password_is_kept_as_argon2s_hash_and_an_unknown_name_takes_the_same_t
     for name in ("anna", "nobody"):
         began = time.perf_counter()
         for _ in range(5):
-            with pytest.raises(RoleError, match="^name or password is wrong$"):
+            with pytest.raises(RoleError, match=r"^name or password is wrong$"):
                 check_password(site.store, name, "wrong password")
         times[name] = time.perf_counter() - began
     assert 0.4 < times["nobody"] / times["anna"] < 2.5
@@ -281,7 +282,5 @@ def test_settings_that_do_not_fit_are_refused_and_no_value_is_repeated(given: di
 def test_disabled_at_is_what_keeps_a_reader_out_even_with_a_session_row(site: Site) -> None:
     anna = site.enter("anna")
     with site.store.writing() as (session, at):
-        from scanloop.labelling.schema import Reader
-
         session.execute(update(Reader).where(Reader.name == "anna").values(disabled_at=at))
     assert anna.get("/api/progress").status_code == 401

@@ -47,9 +47,7 @@ def add_refusals(app: FastAPI) -> None:
     async def _of_the_domain(request: Request, error: ScanloopError) -> Response:
         if isinstance(error, ArtifactError):  # its text names folders of the server
             _LOG.warning("%s: %s", request.url.path, error)
-            return _answer(
-                request, 404, "image", "this image is not at hand; the page's log says why"
-            )
+            return _answer(request, 404, "image", "this image is not at hand; the page's log says why")
         for kind, code, name in CODES:
             if isinstance(error, kind):
                 return _answer(request, code, name, str(error))

@@ -71,6 +71,7 @@ async function give(answer) {
   isBusy = true;
   try {
     await post(`/api/disputes/${dispute.task}/decide`, { answer: given, comment: one("#comment").value });
+    panels.tell(say("adjudicate", "decided", { answer: named(given) }));
     decided.add(dispute.task);
     pixels.delete(dispute.task);
     one("#comment").value = "";

@@ -19,6 +19,11 @@ export function notice(text, isWarning = false) {
   place.classList.toggle("warning", isWarning);
 }
 
+/** Tell those who listen to the page and do not see it. */
+export function tell(text) {
+  one("#said").textContent = text;
+}
+
 export function toggleHelp() {
   const dialog = one("#help");
   if (dialog.open) dialog.close();

@@ -98,6 +98,7 @@ function give(answer) {
   said = null;
   past.push({ task: item.task, answer: given, pixels: item.pixels });
   past.splice(0, past.length - KEPT);
+  panels.tell(say("status", "answered", { answer: named(given) }));
   hand.drop(item.task);
   hand.refresh();
   show();
