@@ -45,7 +45,7 @@ export function listen(actions, give) {
     const answer = digit ? Number(digit) - 1 : { u: "unsure", b: "bad image" }[key];
     if (answer !== undefined) {
       event.preventDefault();
-      if (!event.repeat) give(answer); // a key that is held down answers one image, not several
+      if (!event.repeat) give(answer, event.timeStamp); // a key that is held down answers one image, not several
       return;
     }
     const action = actions[KEYS[key]];

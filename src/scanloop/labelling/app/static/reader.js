@@ -20,6 +20,7 @@ let classes = [];
 let isBusy = false;
 let isWordOn = false;
 let hasEnded = false;
+let keyAt = null; // when the last answer's key was pressed, until the next image is drawn
 let said = null; // a message that outlives the next image
 
 const outbox = new Outbox({
@@ -78,6 +79,7 @@ function show() {
     viewer.show(item.pixels);
     one("#image").setAttribute("aria-label", say("status", "image", { task: item.task }));
     if (!hasEnded) panels.notice(said, true);
+    measure();
   }
   if (!item) return;
   if (classes.join("\n") !== item.classes.join("\n")) {
@@ -88,13 +90,22 @@ function show() {
   if (isWordOn && isBeforehand) reveal(item.task, null);
 }
 
+/** Write down in the browser's own record how long the next image took, its frame included. */
+function measure() {
+  const start = keyAt;
+  keyAt = null;
+  if (start === null) return;
+  const drawn = () => performance.measure("key to next image", { start, end: performance.now() });
+  requestAnimationFrame(() => requestAnimationFrame(drawn));
+}
+
 /** Answer the image on the canvas: by the place of a class, or in words. */
-function give(answer) {
+function give(answer, at = performance.now()) {
   const item = shown;
   const given = typeof answer === "number" ? classes[answer] : answer;
   if (isBusy || hasEnded || !item || item !== hand.current || given === undefined) return;
   if (!item.pixels && !(item.isMissing && given === "bad image")) return;
-  performance.mark("key");
+  keyAt = at;
   said = null;
   past.push({ task: item.task, answer: given, pixels: item.pixels });
   past.splice(0, past.length - KEPT);
@@ -102,9 +113,6 @@ function give(answer) {
   hand.drop(item.task);
   hand.refresh();
   show();
-  requestAnimationFrame(() => {
-    if (shown?.pixels) performance.measure("key to next image", "key");
-  });
   one("#image").dataset.answered = Number(one("#image").dataset.answered ?? 0) + 1;
   outbox.add(item.task, given, item.token);
   hand.fill();
