@@ -8,12 +8,14 @@ from statistics import median
 import pandas as pd
 import pytest
 from label_browser import Served, Window, chromium, open_window, phantoms, real_images, served
+from label_pages import PASSWORD
 from playwright.sync_api import Browser
 from sqlalchemy import select
 
-from scanloop.labelling.readers import disable_reader
+from scanloop.labelling.passwords import set_password
+from scanloop.labelling.readers import add_reader, disable_reader
 from scanloop.labelling.reading import release
-from scanloop.labelling.schema import Event, Lease, Reading
+from scanloop.labelling.schema import Event, Lease, Reader, Reading
 
 IMAGES, QUEUED, MOST_MS = 50, 10_000, 100
 LEAVE = "() => dispatchEvent(new Event('beforeunload', {cancelable: true}))"
@@ -34,10 +36,27 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Served]:
-    with served(tmp_path, 12, phantoms(20, 64)) as site:
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A site that the tests share; each reads as somebody of its own."""
+    with served(tmp_path_factory.mktemp("small"), 40, phantoms(20, 64)) as site:
         yield site
+
+
+@pytest.fixture
+def somebody(small: Served, request: pytest.FixtureRequest) -> str:
+    """Name of a reader whom no other test knows."""
+    name = request.node.name[:60]
+    add_reader(small.store, name)
+    set_password(small.store, name, PASSWORD)
+    return str(name)
+
+
+def read_by(site: Served, name: str) -> list[str | None]:
+    """Answers that somebody gave, in order; None where one was taken back."""
+    query = select(Reading.answer).join(Reader, Reader.id == Reading.reader_id).where(Reader.name == name)
+    with site.store.reading() as session:
+        return list(session.scalars(query.order_by(Reading.id)))
 
 
 def labels_of(window: Window, folder: Path) -> pd.DataFrame:
@@ -48,6 +67,7 @@ def labels_of(window: Window, folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "labels.csv")
 
 
+@pytest.mark.integration
 def test_two_readers_read_fifty_images_by_keyboard_an_adjudicator_decides_where_they_differ_and_labels_go_out(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -84,8 +104,8 @@ def test_two_readers_read_fifty_images_by_keyboard_an_adjudicator_decides_where_
     assert [window.faults for window in windows] == [[], [], [], []]
 
 
-def test_answers_outlive_a_lost_connection_in_their_order(browser: Browser, small: Served) -> None:
-    window = open_window(browser, small, "anna")
+def test_answers_outlive_a_lost_connection_in_their_order(browser: Browser, small: Served, somebody: str) -> None:
+    window = open_window(browser, small, somebody)
     window.ready()
     window.press("1")
     window.saved()
@@ -98,14 +118,13 @@ def test_answers_outlive_a_lost_connection_in_their_order(browser: Browser, smal
     assert window.page.evaluate(LEAVE) is False, "it warns"
     window.page.context.set_offline(False)
     window.saved()
-    with small.store.reading() as session:
-        assert session.scalars(select(Reading.answer).order_by(Reading.id)).all() == ["normal", "pneumonia", "normal"]
+    assert read_by(small, somebody) == ["normal", "pneumonia", "normal"]
 
 
 def test_z_takes_the_last_answer_back_and_p_shows_the_models_word_only_afterwards(
-    browser: Browser, small: Served
+    browser: Browser, small: Served, somebody: str
 ) -> None:
-    window = open_window(browser, small, "anna")
+    window = open_window(browser, small, somebody)
     page = window.page
     window.ready()
     page.keyboard.press("p")
@@ -117,34 +136,32 @@ def test_z_takes_the_last_answer_back_and_p_shows_the_models_word_only_afterward
     window.until("#notice", "Your answer is taken back")
     page.keyboard.press("u")
     window.saved()
+    assert read_by(small, somebody) == ["normal", None, "unsure"]
     with small.store.reading() as session:
-        rows = session.execute(select(Reading.task_id, Reading.answer).order_by(Reading.id)).all()
-        kinds = Counter(session.scalars(select(Event.kind)))
-    assert [(row.task_id, row.answer) for row in rows] == [(1, "normal"), (1, None), (1, "unsure")]
-    assert kinds["reveal"] >= 1
+        assert session.scalars(select(Event.kind).where(Event.kind == "reveal")).all()
     assert window.faults == []
 
 
-def test_a_task_that_is_lost_and_a_session_that_is_over_are_said(browser: Browser, small: Served) -> None:
-    window = open_window(browser, small, "anna")
+def test_a_lost_task_and_a_session_that_is_over_are_said(browser: Browser, small: Served, somebody: str) -> None:
+    window = open_window(browser, small, somebody)
     page = window.page
     window.ready()
     page.wait_for_timeout(500)
     with small.store.reading() as session:
-        held = session.scalars(select(Lease.task_id).order_by(Lease.id)).all()
+        query = select(Lease.task_id).join(Reader, Reader.id == Lease.reader_id).where(Reader.name == somebody)
+        held = session.scalars(query.order_by(Lease.id)).all()
     assert len(held) == 3
-    release(small.store, "anna", held[0])
+    release(small.store, somebody, held[0])
     page.keyboard.press("1")
     window.until("#notice", "Your time for that image")
-    disable_reader(small.store, "anna")
+    disable_reader(small.store, somebody)
     page.keyboard.press("1")
     window.until("#notice", "Your session has ended")
-    with small.store.reading() as session:
-        assert session.scalars(select(Reading)).all() == []
+    assert read_by(small, somebody) == []
 
 
-def test_keys_and_mouse_change_the_view_and_never_the_answer(browser: Browser, small: Served) -> None:
-    window = open_window(browser, small, "anna")
+def test_keys_and_mouse_change_the_view_and_never_the_answer(browser: Browser, small: Served, somebody: str) -> None:
+    window = open_window(browser, small, somebody)
     page = window.page
     window.ready()
     seen = {picture(page)}
@@ -177,8 +194,7 @@ def test_keys_and_mouse_change_the_view_and_never_the_answer(browser: Browser, s
     page.keyboard.press("1")  # behind the help nothing is answered
     page.keyboard.press("Escape")
     page.wait_for_selector("#help", state="hidden")
-    with small.store.reading() as session:
-        assert session.scalars(select(Reading)).all() == []
+    assert read_by(small, somebody) == []
     assert window.faults == []
 
 
@@ -189,10 +205,10 @@ def picture(page: object) -> str:
 
 @pytest.mark.parametrize("width", [1024, 1280])
 def test_every_control_is_large_enough_for_a_finger_has_a_name_and_stands_on_the_screen(
-    browser: Browser, small: Served, width: int
+    browser: Browser, small: Served, somebody: str, width: int
 ) -> None:
     viewport = {"width": width, "height": 768}
-    for name, path in (("anna", "/"), ("carl", "/adjudicate"), ("carl", "/curate")):
+    for name, path in ((somebody, "/"), ("carl", "/adjudicate"), ("carl", "/curate")):
         window = open_window(browser, small, name, path, viewport=viewport, has_touch=True)
         window.page.wait_for_timeout(500)
         wrong = window.page.evaluate(SMALL_OR_NAMELESS)
