@@ -70,24 +70,29 @@ class Served:
 
 
 @contextmanager
-def served(
-    folder: Path, tasks: int, images: list[bytes], *, settings: str = "requests_a_minute: 100000\n", **queue: float
-) -> Iterator[Served]:
-    """`scanloop label serve` over a wave of so many tasks, each of which wants two readings."""
-    address, ids = f"sqlite:///{folder / 'labels.db'}", slice_ids(tasks)
-    store = open_store(address)
+def served(folder: Path, tasks: int, images: list[bytes]) -> Iterator[Served]:
+    """A page over a wave of so many tasks, each of which wants two readings."""
+    ids = slice_ids(tasks)
+    store = open_store(f"sqlite:///{folder / 'labels.db'}")
     catalog = write_page_catalog(folder, ids, images=images)
-    publish(store, write_queue(folder, ids, **{"budget": 50_000.0} | queue), catalog, policy=DoubleReading("all"))  # type: ignore[arg-type]
+    publish(store, write_queue(folder, ids, budget=50_000.0), catalog, policy=DoubleReading("all"))
     add_people(store)
     say_what_the_model_says(store)
+    with serve(folder, store, catalog, "requests_a_minute: 100000\n") as site:
+        yield site
+
+
+@contextmanager
+def serve(folder: Path, store: Store, catalog: Path, settings: str) -> Iterator[Served]:
+    """`scanloop label serve` over the store `labels.db` in a folder."""
     (folder / "page.yaml").write_text(f"catalogs: [{catalog}]\nlogins_a_minute: 1000\n{settings}")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-c", "from scanloop.cli import main; main()", "label", "serve", "--plain-http"]
-    options = ["--store", address, "--settings", str(folder / "page.yaml"), "--port", str(port)]
+    about = [f"--store=sqlite:///{folder / 'labels.db'}", f"--settings={folder / 'page.yaml'}", f"--port={port}"]
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([*command, *options], stdout=log, stderr=log)
+        server = subprocess.Popen([*command, *about], stdout=log, stderr=log)
     try:
         _await(f"http://127.0.0.1:{port}/readyz", server, folder / "log")
         yield Served(f"http://127.0.0.1:{port}", store, folder)

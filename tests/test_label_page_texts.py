@@ -59,6 +59,24 @@ def test_every_refusal_has_a_text() -> None:
     assert kinds | {"heading", "back"} == {*texts_in("en")["refused"]}
 
 
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb, by WCAG 2.2."""
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in channels]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_colours_are_dark_and_their_contrast_is_that_of_wcag_aa() -> None:
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", (APP / "static" / "page.css").read_text()))
+    for ground in ("ground", "raised"):
+        dark = luminance(colours[ground])
+        assert dark < 0.02, "nothing glares in a dark room"
+        for name, least in dict.fromkeys(("text", "faint", "accent", "good", "warn", "bad"), 4.5).items() | {
+            ("edge", 3)
+        }:
+            assert (luminance(colours[name]) + 0.05) / (dark + 0.05) >= least, (name, ground)
+
+
 @pytest.mark.parametrize(("header", "language"), [
     ("", "en"), ("fr", "fr"), ("fr-CA,en;q=0.5", "fr"), ("en;q=0.2,fr;q=0.9", "fr"), ("de,it", "en"), ("*", "en"),
     ("fr;q=zz", "en"), (",,,;q=", "en"), ("FR-fr", "fr"), ("de;q=1, en;q=0.3, fr;q=0.3", "en"),

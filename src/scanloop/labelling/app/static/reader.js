@@ -180,7 +180,7 @@ function showSaved(count, isStuck) {
   else if (!count && said === say("status", "offline")) warn(null);
 }
 
-let asked = 0;
+let asked = -Infinity;
 async function showProgress() {
   if (performance.now() - asked < 1500 || hasEnded) return;
   asked = performance.now();
