@@ -128,12 +128,13 @@ class SiteMaker:
 
     folder: Path
     clock: Clock
+    address: str
 
     def __call__(
         self, images: int = 12, *, budget: float = 1000.0, policy: object = None, ids: list[str] | None = None,
         settings: dict[str, object] | None = None,
     ) -> Site:  # fmt: skip
-        store = open_store(f"sqlite:///{self.folder / 'labels.db'}", clock=self.clock)
+        store = open_store(self.address, clock=self.clock)
         ids = ids or slice_ids(images)
         catalog = write_page_catalog(self.folder, ids)
         publish(store, write_queue(self.folder, ids, budget=budget), catalog, policy=policy)  # type: ignore[arg-type]
@@ -165,8 +166,9 @@ def _hashed() -> str:
 
 
 @pytest.fixture
-def make_site(tmp_path: Path, clock: Clock) -> SiteMaker:
-    return SiteMaker(tmp_path, clock)
+def make_site(tmp_path: Path, clock: Clock, address: str) -> SiteMaker:
+    """Makes a page over an empty database of either kind."""
+    return SiteMaker(tmp_path, clock, address)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +23,9 @@ from scanloop.labelling.waves import publish
 from scanloop.steps.ingest import ingest
 
 SOURCE = SyntheticSource(seed=5, slices=260, size_px=192, labelled=40, contrast=0.7)
+GREYS = [(level, level, level) for level in range(0, 256, 7)]
+CSS = (Path(__file__).parents[1] / "src/scanloop/labelling/app/static/page.css").read_text()
+THEME = [tuple(bytes.fromhex(colour)) for colour in re.findall(r"--\w+: #(\w{6})", CSS)]
 GUIDELINES = """
 Look at the whole slice before you answer.
 
@@ -72,7 +76,9 @@ def take(window: Window, folder: Path, name: str) -> None:
     """One picture."""
     window.page.wait_for_timeout(700)
     picture = PIL.Image.open(io.BytesIO(window.page.screenshot())).convert("RGB")
-    picture.quantize(48, dither=PIL.Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
+    palette = PIL.Image.new("P", (1, 1))
+    palette.putpalette([one for colour in (*GREYS, *THEME) for one in colour])
+    picture.quantize(palette=palette, dither=PIL.Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
     print(f"{name}.png {(folder / f'{name}.png').stat().st_size // 1000} kB")
 
 

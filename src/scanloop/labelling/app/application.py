@@ -16,6 +16,8 @@ from scanloop.labelling.app.settings import PageSettings
 from scanloop.labelling.app.shielding import Shield
 from scanloop.labelling.store import Store
 
+ROUTERS = (guidance.router, reader_api.router, adjudicator_api.router, curator_api.router, pages.router)
+
 
 def make_app(store: Store, settings: PageSettings) -> FastAPI:
     """The page over a label store.
@@ -29,8 +31,8 @@ def make_app(store: Store, settings: PageSettings) -> FastAPI:
     """
     app = FastAPI(title="scanloop labelling", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.service = make_service(store, settings)
-    for part in (guidance, reader_api, adjudicator_api, curator_api, pages):
-        app.include_router(part.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.add_api_route("/healthz", _alive, include_in_schema=False)
     app.add_api_route("/readyz", _ready, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
