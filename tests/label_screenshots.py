@@ -13,7 +13,7 @@ from label_pages import add_people
 from label_stores import write_queue
 from sqlalchemy import select
 
-from scanloop.artifacts import read_table, write_json
+from scanloop.artifacts import read_json, read_table, write_json
 from scanloop.config import IngestConfig, SyntheticSource
 from scanloop.labelling.double_reading import DoubleReading
 from scanloop.labelling.reading import Handed, answer, next_task
@@ -23,6 +23,8 @@ from scanloop.labelling.waves import publish
 from scanloop.steps.ingest import ingest
 
 SOURCE = SyntheticSource(seed=5, slices=260, size_px=192, labelled=40, contrast=0.7)
+WHY = "the next euro brings +0.110 points of macro-F1 (90 % interval +0.030 to +0.190); 0.020 are asked for"
+WORTH = {"f1_per_eur": 0.0011, "low": 0.0003, "high": 0.0019, "verdict": "go on", "why": WHY}
 GREYS = [(level, level, level) for level in range(0, 256, 7)]
 CSS = (Path(__file__).parents[1] / "src/scanloop/labelling/app/static/page.css").read_text()
 THEME = [tuple(bytes.fromhex(colour)) for colour in re.findall(r"--\w+: #(\w{6})", CSS)]
@@ -52,6 +54,8 @@ def prepare(folder: Path) -> tuple[Store, Path]:
     truth = read_table(catalog, "hidden_labels.parquet").set_index("slice_id")["label"]
     store = open_store(f"sqlite:///{folder / 'labels.db'}")
     queue = write_queue(folder, pool, budget=110.0)
+    facts = read_json(queue / "queue.json")
+    write_json(queue / "queue.json", facts | {"forecast": WORTH})
     publish(store, queue, catalog, policy=DoubleReading("all"))
     add_people(store)
     draw = random.Random(5)
@@ -128,8 +132,6 @@ if __name__ == "__main__":
         work = Path(name)
         store, catalog = prepare(work)
         (work / "guidelines.md").write_text(GUIDELINES)
-        said = {"per_euro": 0.0011, "low": 0.0003, "high": 0.0019, "verdict": "go on", "why": "above 0.0002 a euro"}
-        write_json(work / "forecast.json", said)
-        settings = f"title: Brain MRI\nguidelines: {work / 'guidelines.md'}\nforecasts: {work}\n"
+        settings = f"title: Brain MRI\nguidelines: {work / 'guidelines.md'}\n"
         with serve(work, store, catalog, settings) as site:
             take_all(site, pictures)

@@ -14,7 +14,9 @@ from scanloop.artifacts import KINDS, is_exempt
 from scanloop.provenance import file_digest
 
 ROOT = Path(__file__).parents[1]
-ARTIFACTS = (*(kind for kind in KINDS if kind != "external"), "baseline")
+ASIDE = ("external", "label_errors", "quality")
+"""Made by commands of their own, beside the loop."""
+ARTIFACTS = (*(kind for kind in KINDS if kind not in ASIDE), "baseline")
 TINY = """
 name: tiny
 seed: 3

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from chain import PLANS, Chain, step_named
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanloop.acquisition.diversity import k_center_greedy
-from scanloop.acquisition.policy import Candidates, affordable, select
-from scanloop.acquisition.uncertainty import entropy
+from scanloop.acquisition.entropy import entropy
+from scanloop.acquisition.k_center import k_center_greedy
+from scanloop.acquisition.policy import POLICIES, affordable, select
+from scanloop.acquisition.situation import Situation
 from scanloop.artifacts import read_json, read_table, write_table
 from scanloop.config import AcquireConfig, OracleConfig
 from scanloop.errors import ArtifactError
@@ -116,38 +118,73 @@ def test_labels_never_cost_more_than_the_budget_and_one_more_would(budget: float
     assert count * exact_price <= exact_budget < (count + 1) * exact_price
 
 
-def candidates(n: int = 40, seed: int = 0) -> Candidates:
+def situation(n: int = 40, seed: int = 0) -> Situation:
+    """Pairs of images in groups, with a head's word on them and six labelled ones."""
     draw = np.random.default_rng(seed)
-    return Candidates(draw.dirichlet([1, 1], n), draw.normal(size=(n, 4)), np.array([f"g{i // 2}" for i in range(n)]))
+    vectors, weights = draw.normal(size=(n, 4)), draw.normal(size=(4, 2))
+
+    def answer(values: np.ndarray) -> np.ndarray:
+        scores = np.exp(values.astype(np.float64) @ weights)
+        return scores / scores.sum(axis=1, keepdims=True)
+
+    labelled = draw.normal(size=(6, 4))
+    labelled = (labelled / np.linalg.norm(labelled, axis=1, keepdims=True)).astype(np.float32)
+    groups = np.array([f"g{row // 2}" for row in range(n)])
+    return Situation(
+        answer(vectors),
+        vectors,
+        groups,
+        np.ones(n, dtype=bool),
+        labelled,
+        np.array([0, 0, 0, 1, 1, 1]),
+        answer,
+        4,
+        seed,
+    )
 
 
-def test_the_most_uncertain_alone_compete() -> None:
-    pool = candidates()
-    chosen = select(pool, np.empty((0, 4)), 5, candidates_per_label=3)
-    most_uncertain = np.argsort(-entropy(pool.probabilities))[:15]
-    assert set(chosen.rows) <= set(most_uncertain)
+def test_the_selection_is_the_policys_with_controls_spread_over_it() -> None:
+    pool = situation()
+    chosen = select(pool, 10, "margin", control_share=0.2, near=2)
+    assert np.flatnonzero(chosen.control).tolist() == [2, 7], "in the middle of each half"
+    margins = np.abs(pool.probabilities[:, 0] - pool.probabilities[:, 1])
+    others = [row for row in np.argsort(margins) if pool.groups[row] not in pool.groups[chosen.rows[chosen.control]]]
+    expected = pd.Series(others).groupby(pool.groups[others], sort=False).first()[:8].tolist()
+    assert chosen.rows[~chosen.control].tolist() == expected
     np.testing.assert_allclose(chosen.uncertainty, entropy(pool.probabilities)[chosen.rows])
-    assert len(set(pool.groups[chosen.rows])) == len(chosen.rows)
+    assert len(set(pool.groups[chosen.rows])) == len(chosen.rows) == 10
 
 
-def test_the_length_of_a_vector_does_not_matter() -> None:
-    pool, labelled = candidates(), np.random.default_rng(1).normal(size=(6, 4))
-    longer = replace(pool, vectors=pool.vectors * np.linspace(1, 9, 40)[:, None])
-    np.testing.assert_array_equal(select(pool, labelled, 8, 4).rows, select(longer, labelled * 3, 8, 4).rows)
+def test_controls_come_from_the_whole_pool_alike() -> None:
+    drawn = [select(replace(situation(), seed=seed), 20, "margin", 0.5, 2) for seed in range(300)]
+    times = np.bincount(np.concatenate([one.rows[one.control] for one in drawn]), minlength=40)
+    assert scipy.stats.chisquare(times).pvalue > 0.001
 
 
-def test_permuting_the_pool_permutes_the_selection() -> None:
-    pool, labelled = candidates(), np.random.default_rng(1).normal(size=(6, 4))
-    order = np.random.default_rng(2).permutation(40)
-    shuffled = Candidates(pool.probabilities[order], pool.vectors[order], pool.groups[order])
-    np.testing.assert_array_equal(order[select(shuffled, labelled, 8, 4).rows], select(pool, labelled, 8, 4).rows)
+def test_a_random_policy_needs_no_controls() -> None:
+    assert not select(situation(), 10, "random", 0.5, 2).control.any()
 
 
-def test_an_image_that_is_labelled_already_in_all_but_name_comes_last() -> None:
-    pool = replace(candidates(), probabilities=np.full((40, 2), 0.5), groups=np.arange(40))
-    chosen = select(pool, pool.vectors[[7]], 40, 40)
-    assert chosen.rows[-1] == 7
-    assert chosen.diversity[-1] == pytest.approx(0, abs=1e-7)
+@pytest.mark.parametrize("name", POLICIES)
+def test_no_image_nearly_the_same_as_another_or_a_labelled_one_is_asked_for(name: str) -> None:
+    pool = situation()
+    vectors = pool.vectors.copy()
+    vectors[20:30] = vectors[:10] * 3
+    vectors[30] = pool.labelled[2] * 5
+    pool = replace(pool, vectors=vectors, groups=np.arange(40))
+    chosen = select(pool, 40, name, 0.0, near=0.999)
+    assert 30 not in chosen.rows
+    assert all((row in chosen.rows) != (row + 20 in chosen.rows) for row in range(10)), "one of each two"
+    assert (len(chosen.rows), chosen.collapsed) == (29, 11)
+    assert len(select(pool, 40, name, 0.0, near=2).rows) == 40
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_length_of_a_vector_does_not_matter_to_where_images_lie(name: str) -> None:
+    pool = situation()
+    longer = replace(pool, vectors=pool.vectors * np.geomspace(0.1, 9, 40)[:, None])
+    if name != "dropquery":  # asks the head, which sees lengths
+        np.testing.assert_array_equal(select(pool, 8, name, 0, 2).rows, select(longer, 8, name, 0, 2).rows)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +236,9 @@ def test_more_money_than_images_buys_one_image_of_each_group(
     summary = acquire(config, **chain.inputs("catalog", "embeddings", "triage"), output=tmp_path / "queue")
     pushed_out = read_table(chain["triage"], "pushed_out.parquet")["slice_id"]
     pool = manifest[(manifest["split"] == "train") & manifest["label"].isna() & ~manifest.index.isin(pushed_out)]
-    assert summary.labels == pool["group_id"].nunique()
+    facts = read_json(tmp_path / "queue" / "queue.json")
+    assert summary.labels + facts["collapsed"] == pool["group_id"].nunique(), "but for those nearly the same as another"
+    assert summary.labels > facts["collapsed"]
     assert_allowed(read_table(tmp_path / "queue", "queue.parquet"), manifest, config)
 
 

@@ -5,11 +5,13 @@ import time
 from hashlib import sha256
 
 import pytest
+from argon2 import PasswordHasher
 from label_pages import PASSWORD, Site, SiteMaker
 from sqlalchemy import select, update
 from starlette.testclient import TestClient
 
 from scanloop.errors import ConfigError, LabellingError, RoleError
+from scanloop.labelling import passwords
 from scanloop.labelling.app.application import ROUTERS, make_app
 from scanloop.labelling.app.rates import MOST_KEYS, Buckets
 from scanloop.labelling.app.settings import PageSettings, load_settings
@@ -162,7 +164,12 @@ def test_what_another_sites_page_sends_is_refused_even_with_the_token(site: Site
     assert anna.post("/api/tasks/next", {"beside": []}, **own).status_code == 200
 
 
-def test_log_ins_are_limited_by_name_and_by_address_and_say_when_to_try_again(make_site: SiteMaker) -> None:
+def test_log_ins_are_limited_by_name_and_by_address_and_say_when_to_try_again(
+    make_site: SiteMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cheap = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    monkeypatch.setattr(passwords, "_NOBODYS", cheap.hash("nobody's"))
+    monkeypatch.setattr("label_pages._hashed", lambda: cheap.hash(PASSWORD))
     site = make_site(settings={"logins_a_minute": 3})
     browser = site.browser()
     for _ in range(3):

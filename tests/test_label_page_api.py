@@ -70,10 +70,9 @@ def test_hostile_text_in_every_field_is_refused_or_stays_text(carl: Person) -> N
             code = carl.browser.post(path, content=body, headers=headers).status_code
             assert 400 <= code < 500, (path, text)
         quoted = text.encode("utf-8", "replace")
-        for form in ({"name": quoted, "password": quoted}, {"name": b"anna", "password": quoted}):
-            answer = carl.browser.post("/login", data=form)
-            assert 400 <= answer.status_code < 500, text
-            assert "<script>alert" not in answer.text
+        answer = carl.browser.post("/login", data={"name": quoted, "password": quoted})
+        assert 400 <= answer.status_code < 500, text
+        assert "<script>alert" not in answer.text
         answer = carl.browser.post("/language", data={"language": quoted, "back": quoted})
         assert answer.status_code in (303, 422)
         assert answer.headers.get("location", "/") == "/"

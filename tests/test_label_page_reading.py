@@ -9,12 +9,15 @@ import pandas as pd
 import PIL.Image
 import pytest
 from label_pages import LABELLED, Person, Site, SiteMaker, drawn
+from label_stores import write_queue
 from sqlalchemy import select
 
+from scanloop.artifacts import read_json, read_table, write_json, write_table
 from scanloop.labelling.adjudication import disputes
 from scanloop.labelling.double_reading import DoubleReading
 from scanloop.labelling.reading import LEASE
 from scanloop.labelling.schema import Event, Task
+from scanloop.labelling.waves import publish
 
 TWICE = DoubleReading("all")
 
@@ -186,10 +189,8 @@ def test_an_adjudicator_sees_both_readings_without_names_and_decides_and_a_reade
     assert (gone.status_code, gone.json()["kind"]) == (409, "refused")
 
 
-def test_a_curator_sees_the_wave_the_readers_and_their_agreement(make_site: SiteMaker, tmp_path: Path) -> None:
-    said = {"per_euro": 0.0012, "low": 0.0004, "high": 0.002, "verdict": "stop", "why": "below the bound"}
-    (tmp_path / "forecast.json").write_text(json.dumps(said))
-    site = make_site(policy=TWICE, settings={"forecasts": tmp_path})
+def test_a_curator_sees_the_wave_the_readers_and_their_agreement(make_site: SiteMaker) -> None:
+    site = make_site(policy=TWICE)
     disputed(site)
     overview = site.enter("carl").get("/api/curator/overview").json()
     wave = overview["wave"]
@@ -197,9 +198,26 @@ def test_a_curator_sees_the_wave_the_readers_and_their_agreement(make_site: Site
     assert (wave["budget_cents"], wave["spent_cents"], wave["held_cents"]) == (100_000, 110, 0)
     assert overview["agreement"]["pairs"][0]["readers"] == ["anna", "ben"]
     assert overview["last_hour"] == {"anna": 1, "ben": 1}
-    assert overview["forecast"] == said
-    (tmp_path / "forecast.json").write_text("{")
-    assert site.enter("carl").get("/api/curator/overview").json()["forecast"] is None
+    assert overview["forecast"] is None
+
+
+def test_what_a_queue_says_of_its_images_and_of_the_next_euro_reaches_the_page(tmp_path: Path, site: Site) -> None:
+    said = {"f1_per_eur": 0.0012, "low": 0.0004, "high": 0.002, "verdict": "stop", "why": "too little"}
+    queue = write_queue(tmp_path, ["new-1", "new-2"], key="key-2")
+    facts = read_json(queue / "queue.json")
+    write_json(queue / "queue.json", facts | {"forecast": said | {"labels": 60}})
+    rows = read_table(queue, "queue.parquet")
+    rows["probabilities"] = [[0.25, 0.75], None]
+    rows["neighbours"] = [LABELLED[:2], []]
+    rows["neighbour_labels"] = [["normal", "pneumonia"], []]
+    write_table(queue, "queue.parquet", rows)
+    publish(site.store, queue, site.catalog)
+    assert site.enter("carl").get("/api/curator/overview").json()["forecast"] == said
+    with site.store.reading() as session:
+        query = select(Task.probabilities, Task.neighbours).where(Task.wave_id == 2).order_by(Task.rank)
+        assert [tuple(row) for row in session.execute(query)] == [
+            ([0.25, 0.75], [["known-00", "normal"], ["known-01", "pneumonia"]]), (None, []),
+        ]  # fmt: skip
 
 
 def test_a_curator_raises_the_budget_stops_the_wave_and_takes_the_labels(make_site: SiteMaker) -> None:

@@ -11,7 +11,9 @@ from scanloop.labelling.app.reader_api import NothingToRead
 from scanloop.labelling.app.reasons import reason_of
 from scanloop.labelling.app.refusals import CODES
 from scanloop.labelling.app.texts import LANGUAGES, language_of, texts_in
+from scanloop.labelling.label_errors import REASON
 
+KINDS = ("chance", "recheck", "unsure", "other")
 APP = Path(__file__).parents[1] / "src" / "scanloop" / "labelling" / "app"
 
 
@@ -41,7 +43,7 @@ def test_every_text_is_used_and_every_text_that_is_used_is_there() -> None:
     used |= {f"bar.{language}" for language in LANGUAGES}
     used |= {f"help.{name}" for name in re.findall(r'\), "(\w+)"\)', pages)}
     used |= {f"nothing.{why}" for why in get_args(get_type_hints(NothingToRead)["why"])}
-    used |= {f"reasons.{kind}" for kind in ("chance", "unsure", "other")}
+    used |= {f"reasons.{kind}" for kind in KINDS}
     chosen = {"answers.word_on", "answers.word_before", "answers.word_hidden", "status.nothing_to_undo",
               "status.decided_already", "curate.go_on", "curate.stop", "curate.open", "curate.closed", "curate.raised",
               "curate.closed_now"}  # fmt: skip
@@ -101,6 +103,6 @@ def test_reasons_become_kinds_that_the_page_has_words_for() -> None:
     assert (drawn.kind, drawn.percent) == ("chance", None)
     unsure = reason_of("uncertainty 0.87 of 1, distance 0.12 to the nearest image wanted more or labelled")
     assert (unsure.kind, unsure.percent) == ("unsure", 87)
+    assert reason_of("drawn at random, to see what choosing gains").kind == "chance"
+    assert reason_of(REASON).kind == "recheck"
     assert reason_of("because").kind == "other"
-    for kind in ("chance", "unsure", "other"):
-        assert kind in texts_in("en")["reasons"]

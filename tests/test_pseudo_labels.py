@@ -189,17 +189,24 @@ def manifest() -> pd.DataFrame:
 EMBEDDINGS = Embeddings(list("abcde"), np.arange(10, dtype=np.float16).reshape(5, 2))
 
 
-def test_bought_labels_join_the_training_part_and_never_replace_a_given_one_nor_enter_a_hold_out() -> None:
+def test_bought_labels_join_the_training_part_and_are_learnt_in_place_of_given_ones_that_judge_on() -> None:
     bought = pd.DataFrame({"slice_id": ["a", "b", "c", "e"], "label": ["y", "y", None, "y"]})
     known = known_rows(manifest(), bought, ["x", "y"], EMBEDDINGS, "train")
     assert known.slice_ids.tolist() == ["a", "b", "d"]
-    assert known.labels.tolist() == [0, 1, 1]
+    assert known.labels.tolist() == [1, 1, 1]
+    assert known.judging.tolist() == [0, 1, 1]
+    assert known.take(np.array([0, 2])).judging.tolist() == [0, 1]
+    assert known.sources() == ["reread", "bought", "given"]
     assert known.drawn.tolist() == [True, False, True]
     np.testing.assert_array_equal(known.vectors, [[0, 1], [2, 3], [6, 7]])
     none, c_alone = (pd.DataFrame({"slice_id": ids}, dtype=object) for ids in ([], ["c"]))
     assert pool_rows(manifest(), known, EMBEDDINGS, none).slice_ids.tolist() == ["c"]
     assert pool_rows(manifest(), known, EMBEDDINGS, c_alone).slice_ids.tolist() == []
     assert known_rows(manifest(), bought, ["x", "y"], EMBEDDINGS, "test").labels.tolist() == [0]
+    unsure = pd.DataFrame({"slice_id": ["a"], "label": [None]}, dtype=object)
+    for nothing_new in (unsure, pd.DataFrame({"slice_id": ["a"], "label": ["x"]})):
+        same = known_rows(manifest(), nothing_new, ["x", "y"], EMBEDDINGS, "train")
+        assert (same.labels.tolist(), same.given, same.sources()) == ([0, 1], None, ["given", "given"])
 
 
 def test_a_group_across_the_splits_is_refused() -> None:

@@ -33,7 +33,9 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "embeddings": ("index.parquet", "embeddings.json"),
     "triage": ("pca.npz", "clusters.parquet", "pushed_out.parquet", "triage.json", "neighbours.json", "neighbours"),
     "queue": ("queue.parquet", "queue.json"),
+    "label_errors": ("queue.parquet", "queue.json", "label_errors.parquet"),
     "labels": ("labels.parquet", "labels.json"),
+    "quality": ("quality.parquet", "quality.json"),
     "pseudo_labels": ("pseudo_labels.parquet", "certificate.json"),
     "bundle": (
         "model.safetensors", "model.onnx", "calibration.json", "conformal.json", "classes.json", "preprocess.json",

@@ -14,13 +14,13 @@ from scanloop import (
     __version__,
     external_command,
     forget_command,
-    label_serve_command,
     study_command,
     unpromote_command,
 )
 from scanloop.config import STEPS
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError
+from scanloop.label_command import label
 from scanloop.plan_command import EXAMPLES, help_text, plan
 from scanloop.search_command import EXAMPLES as SEARCH_EXAMPLES
 from scanloop.search_command import search
@@ -111,9 +111,6 @@ for _step in STEPS:
 
 
 app.add_typer(storage, name="storage")
-label = typer.Typer(help="Labels by people: the page where they read, and who may use it.", no_args_is_help=True)
-label.add_typer(label_serve_command.reader, name="reader")
-label.command("serve", epilog=label_serve_command.SERVE_EXAMPLES)(label_serve_command.serve)
 app.add_typer(label, name="label")
 app.command("plan", help=help_text(), epilog=EXAMPLES)(plan)
 app.command("search", epilog=SEARCH_EXAMPLES)(search)

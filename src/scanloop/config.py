@@ -4,10 +4,12 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from scanloop.sections.acquisition import AcquireConfig as AcquireConfig  # noqa: PLC0414
 from scanloop.sections.evaluation import EvaluateConfig as EvaluateConfig  # noqa: PLC0414  handed on: a section as any other
 from scanloop.sections.evaluation import ExternalConfig as ExternalConfig  # noqa: PLC0414
 from scanloop.sections.evaluation import ReportConfig as ReportConfig  # noqa: PLC0414
 from scanloop.sections.honesty import HonestySection
+from scanloop.sections.labelling import LabelConfig as LabelConfig  # noqa: PLC0414
 from scanloop.sections.pool import CrossValidation as CrossValidation  # noqa: PLC0414
 from scanloop.sections.pool import PseudoLabelConfig as PseudoLabelConfig  # noqa: PLC0414
 from scanloop.sections.pretraining import EncoderConfig as EncoderConfig  # noqa: PLC0414  # part of this module
@@ -97,18 +99,6 @@ class TriageConfig(Section):
         return self
 
 
-class AcquireConfig(Section):
-    """Which images are worth a clinician's price."""
-
-    budget_eur: float = Field(30.0, ge=0)
-    price_per_label_eur: Positive = Field(0.55, description="One reading with its share of quality assurance")
-    max_labels: int = Field(3000, ge=0)
-    candidates_per_label: int = Field(8, ge=1, description="Most uncertain slices a label; diversity picks among them")
-    audit: int = Field(
-        0, ge=0, description="Of the labels, so many for images drawn at random, one a group: they certify promotions"
-    )
-
-
 class OracleConfig(Section):
     """How a queue is answered from hidden labels."""
 
@@ -182,6 +172,7 @@ class RunConfig(Section):
     account: AccountConfig = AccountConfig()
     report: ReportConfig = ReportConfig()
     storage: StorageConfig = StorageConfig()
+    label: LabelConfig = LabelConfig()
 
     def section(self, step: str) -> Section:
         """Section of the step with this name, for example "triage"."""
@@ -190,5 +181,7 @@ class RunConfig(Section):
 
 
 STEPS = tuple(
-    field.alias or name for name, field in RunConfig.model_fields.items() if name not in {"seed", "name", "storage"}
+    field.alias or name
+    for name, field in RunConfig.model_fields.items()
+    if name not in {"seed", "name", "storage", "label"}
 )

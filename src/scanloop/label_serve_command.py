@@ -1,22 +1,21 @@
 """`scanloop label serve` and `scanloop label reader`: the clinicians' page, and who may use it."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scanloop.errors import ConfigError
+from scanloop.label_options import StoreOption
 
 if TYPE_CHECKING:
     from scanloop.labelling.store import Store
 
-STORE_VARIABLE = "SCANLOOP_LABEL_STORE"
 SERVE_EXAMPLES = """Examples:
 
 scanloop label serve --store sqlite:///labels.db --catalog runs/demo/catalog --plain-http
 
-SCANLOOP_LABEL_STORE=postgresql://... scanloop label serve --catalog /data/catalog --settings page.yaml --host 0.0.0.0
+scanloop label serve --store postgresql://scanloop@host/labels --settings page.yaml --host 0.0.0.0
 """
 READER_EXAMPLES = """Examples:
 
@@ -27,40 +26,11 @@ scanloop label reader add carl --role curator --password-file carl.txt --store s
 
 reader = typer.Typer(help="Who reads: add somebody, disable or enable them.", no_args_is_help=True)
 
-StoreOption = Annotated[
-    str | None,
-    typer.Option("--store", help=f"sqlite:///FILE or postgresql://HOST/NAME without a password; also {STORE_VARIABLE}"),
-]
-StoreFileOption = Annotated[
-    Path | None, typer.Option("--store-file", help="File that holds the label store's address, password and all")
-]
-
-
-def store_address(store: str | None, store_file: Path | None) -> str:
-    """Address of the label store, from the command line, a file or the environment, in this order.
-
-    Raises:
-        ConfigError: None was given, or one with a password stands on the command line, where others can read it.
-    """
-    if store is not None:
-        if "@" in store and ":" in store.partition("://")[2].partition("@")[0]:
-            raise ConfigError(
-                f"--store holds a password, which every process list shows: put the address into {STORE_VARIABLE} or "
-                "into a file (--store-file)"
-            )
-        return store
-    if store_file is not None:
-        return _first_line(store_file, "the label store's address")
-    if found := os.environ.get(STORE_VARIABLE):
-        return found
-    raise ConfigError(f"give the label store: --store, --store-file or {STORE_VARIABLE}")
-
 
 def serve(
     *,
     catalog: Annotated[list[Path] | None, typer.Option(help="Catalog of a published queue; repeat for several")] = None,
     store: StoreOption = None,
-    store_file: StoreFileOption = None,
     settings: Annotated[Path | None, typer.Option(help="YAML of the page's settings; docs/labelling.md")] = None,
     guidelines: Annotated[Path | None, typer.Option(help="Annotation guidelines in Markdown")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen at; 127.0.0.1 by default")] = None,
@@ -72,12 +42,13 @@ def serve(
     """Serve the clinicians' page: images to read, disputes to decide, and the wave for its curator."""
     import uvicorn
 
+    from scanloop.labelling.address import store_address
     from scanloop.labelling.app.application import make_app
     from scanloop.labelling.app.settings import load_settings
     from scanloop.labelling.store import open_store
 
     given: dict[str, Any] = {
-        "store": store_address(store, store_file), "catalogs": tuple(catalog or ()), "guidelines": guidelines,
+        "store": store_address(store, None), "catalogs": tuple(catalog or ()), "guidelines": guidelines,
         "host": host, "port": port, "secure_cookies": False if plain_http else None,
     }  # fmt: skip
     page = load_settings(settings, given)
@@ -102,13 +73,12 @@ def add(
     password_file: Annotated[Path | None, typer.Option(help="File whose first line is the password")] = None,
     no_password: Annotated[bool, typer.Option("--no-password", help="For who logs in through a proxy")] = False,
     store: StoreOption = None,
-    store_file: StoreFileOption = None,
 ) -> None:
     """Add a reader, or give one another role or password; the password is asked for where no file is given."""
     from scanloop.labelling.passwords import set_password
     from scanloop.labelling.readers import add_reader
 
-    opened = _open(store, store_file)
+    opened = _open(store)
     if not no_password and password_file is None:
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
@@ -120,27 +90,28 @@ def add(
 
 
 @reader.command(epilog="Example: scanloop label reader disable anna --store sqlite:///labels.db")
-def disable(name: str, *, store: StoreOption = None, store_file: StoreFileOption = None) -> None:
+def disable(name: str, *, store: StoreOption = None) -> None:
     """Log a reader out everywhere and refuse them from now on; what they read stays."""
     from scanloop.labelling.readers import disable_reader
 
-    disable_reader(_open(store, store_file), name)
+    disable_reader(_open(store), name)
     typer.echo(f"{name}: disabled")
 
 
 @reader.command(epilog="Example: scanloop label reader enable anna --store sqlite:///labels.db")
-def enable(name: str, *, store: StoreOption = None, store_file: StoreFileOption = None) -> None:
+def enable(name: str, *, store: StoreOption = None) -> None:
     """Let a reader who was disabled read again."""
     from scanloop.labelling.readers import enable_reader
 
-    enable_reader(_open(store, store_file), name)
+    enable_reader(_open(store), name)
     typer.echo(f"{name}: enabled")
 
 
-def _open(store: str | None, store_file: Path | None) -> "Store":
+def _open(store: str | None) -> "Store":
+    from scanloop.labelling.address import store_address
     from scanloop.labelling.store import open_store
 
-    return open_store(store_address(store, store_file))
+    return open_store(store_address(store, None))
 
 
 def _first_line(file: Path, what: str) -> str:

@@ -25,11 +25,20 @@ TABLES: Mapping[str, pa.Schema] = {
     ]),
     "queue.parquet": pa.schema([
         ("slice_id", _string), ("rank", _int), ("uncertainty", _float), ("diversity", _float), ("price", _float),
-        ("reason", _string), ("purpose", _string),
+        ("reason", _string), ("purpose", _string), ("probabilities", pa.list_(_float)),
+        ("neighbours", pa.list_(_string)), ("neighbour_labels", pa.list_(_string)),
     ]),
     "labels.parquet": pa.schema([
         ("slice_id", _string), ("label", _string), ("readers", _int), ("agreement", _float),
         ("adjudicated", pa.bool_()), ("as_of", _string), ("purpose", _string),
+    ]),
+    "label_errors.parquet": pa.schema([
+        ("slice_id", _string), ("split", _string), ("given", _string), ("model", _string),
+        ("probability_of_given", _float),
+    ]),
+    "quality.parquet": pa.schema([
+        ("slice_id", _string), ("consensus", _string), ("quality", _float), ("readings", _int), ("agreement", _float),
+        ("score", _float), ("adjudicated", pa.bool_()), ("read_again", pa.bool_()),
     ]),
     "pseudo_labels.parquet": pa.schema([
         ("slice_id", _string), ("uri", _string), ("probability", _float), ("confidence", _float), ("label", _string),
@@ -40,7 +49,9 @@ TABLES: Mapping[str, pa.Schema] = {
         ("slice_id", _string), ("group_id", _string), ("repeat", _int), ("fold", _int), ("label", _string),
         ("logits", pa.list_(_float)),
     ]),
-    "learnt.parquet": pa.schema([("slice_id", _string), ("group_id", _string), ("source", _string)]),
+    "learnt.parquet": pa.schema([
+        ("slice_id", _string), ("group_id", _string), ("source", _string), ("label_source", _string),
+    ]),
     "predictions.parquet": pa.schema([
         ("slice_id", _string), ("uri", _string), ("split", _string), ("label", _string), ("given_label", _string),
         ("probability", _float), ("confidence", _float), ("probabilities", pa.list_(_float)), ("promoted", pa.bool_()),
@@ -58,8 +69,11 @@ source are those read for it.
 that of the positive class, `probabilities` follows the classes in `catalog.json`, `label` is the predicted class, and
 `given_label` what an expert said. In predictions `split` is also "cross_validation", where the row was predicted by
 models that never saw its group, and "pool". In confidences `side` is "reference" or "pool", `positive` whether the
-predicted class is the positive one. In `learnt.parquet` `source` is "labelled" or "pseudo_labelled".
-`purpose` of a queued or bought label is "train", where the image was chosen, or "audit", where it was drawn at random.
+predicted class is the positive one. In `learnt.parquet` `source` is "labelled" or "pseudo_labelled", and
+`label_source` of what is labelled "given", "bought", or "reread" where a reading took another given label's place.
+`purpose` of a queued or bought label is "train", where the image was chosen, "audit", where it was drawn at random to
+judge the machine, or "control", where it was drawn at random beside those that were chosen. In a queue `probabilities`
+are the head's, by class, `neighbours` the nearest labelled images, nearest first, and `neighbour_labels` theirs.
 `soft` is what retraining learns a pool image as, by class, and `weight` how much that counts against a given label;
 both are null for what was not drawn to be learnt from.
 On the map `features` is "frozen" or "fine-tuned".

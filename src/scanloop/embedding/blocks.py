@@ -10,7 +10,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from scanloop.cores import usable_cores
-from scanloop.types import Float, Vectors
+from scanloop.types import Float, Labels, Vectors
 
 Workers: TypeAlias = ThreadPoolExecutor
 
@@ -52,6 +52,25 @@ def blocks(rows: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def drawn(rows: int, most: int, seed: int) -> Labels:
+    """Numbers of at most `most` of some rows, drawn by seed, ascending; all where they are no more."""
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
+def nearest_centre(points: Vectors, centres: Float) -> Labels:
+    """Nearest centre (n,) of each point (n, d), of centres (k, d)."""
+    half = np.einsum("ij,ij->i", centres, centres) / 2
+
+    def nearest(rows: slice) -> Labels:
+        found: Labels = (points[rows].astype(np.float64) @ centres.T - half).argmax(axis=1)
+        return found
+
+    with workers() as pool:
+        return np.concatenate([np.empty(0, dtype=np.int64), *in_order(pool, nearest, blocks(len(points)))])
 
 
 def unit(rows: Vectors) -> Float:

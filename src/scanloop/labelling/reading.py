@@ -89,7 +89,7 @@ def next_task(store: Store, reader: str, *, beside: Collection[int] = ()) -> Han
         try:
             with store.writing() as (session, now):
                 found = _next(store, session, find_reader(session, reader), now, beside)
-        except _NoMoneyError as refused:  # the lease is undone with all else
+        except NoMoneyError as refused:  # the lease is undone with all else
             with store.reading() as session:
                 return NoTask("budget", no_money(session, refused.wave), money_left(session, refused.wave))
         if not isinstance(found, NoTask) or found.why != "busy":
@@ -125,7 +125,7 @@ def answer(store: Store, reader: str, task: int, given: str, token: str) -> Reco
         require_answer(given, lease.classes)
         session.execute(delete(Lease).where(Lease.id == lease.id))
         values = {"answer": given, "token": token, "paid_cents": lease.price_cents, "leased_at": lease.leased_at}
-        number = _add(session, task, who, now, values)
+        number = add_reading(session, task, who, now, values)
         if lease.wanted > 1 or lease.double == "disagreement":
             settle(session, task)
         record(session, now, "answer", reader=who, task=task, wave=lease.wave_id, answer=given)
@@ -157,7 +157,7 @@ def withdraw(store: Store, reader: str, task: int) -> Handed:
             raise LabellingError("an adjudicator has decided on this image; ask them to decide again")
         columns = (Task.id.label("task_id"), Task.slice_id, Task.reason, Task.wave_id, Wave.classes, Wave.price_cents)
         about = session.execute(select(*columns).join(Wave, Wave.id == Task.wave_id).where(Task.id == task)).one()
-        _add(session, task, who, now, {"withdraws": mine.id, "paid_cents": -about.price_cents})
+        add_reading(session, task, who, now, {"withdraws": mine.id, "paid_cents": -about.price_cents})
         record(session, now, "withdraw", reader=who, task=task, wave=about.wave_id, reading=mine.id)
         back = _lease_out(store, session, about, who, now)
         settle(session, task)
@@ -232,7 +232,7 @@ def _next(store: Store, session: Session, who: int, now: datetime, beside: Colle
     if task is not None:
         session.execute(update(Task).where(Task.id == task.task_id).values(slots=Task.slots - 1))
         handed = _lease_out(store, session, task, who, now)
-        _reserve(session, task.wave_id)  # last: every reader waits for this row
+        reserve(session, task.wave_id)  # last: every reader waits for this row
         return handed
     wave = session.execute(select(Wave.id).where(Wave.closed_at.is_(None))).scalar_one_or_none()
     if wave is None:
@@ -251,7 +251,7 @@ def _answered_before(session: Session, who: int, task: int, given: str, token: s
     return Recorded(known.id, known.at)
 
 
-class _NoMoneyError(Exception):
+class NoMoneyError(Exception):
     """The budget of a wave holds no further reading: what this transaction did is undone."""
 
     def __init__(self, wave: int) -> None:
@@ -259,12 +259,12 @@ class _NoMoneyError(Exception):
         self.wave = wave
 
 
-def _reserve(session: Session, wave: int) -> None:
+def reserve(session: Session, wave: int) -> None:
     """Hold the price of one more reading, if the budget has it."""
     more = Wave.committed_cents + Wave.price_cents
     asked = update(Wave).where(Wave.id == wave, more <= Wave.budget_cents).values(committed_cents=more)
     if session.execute(asked.returning(Wave.id)).scalar_one_or_none() is None:
-        raise _NoMoneyError(wave)
+        raise NoMoneyError(wave)
 
 
 def _lease_out(store: Store, session: Session, task: Any, who: int, now: datetime) -> Handed:
@@ -279,6 +279,7 @@ def _handed(task: Any, token: str, until: datetime) -> Handed:
     return Handed(task.task_id, task.slice_id, tuple(task.classes), task.reason, token, until)
 
 
-def _add(session: Session, task: int, who: int, at: datetime, values: dict[str, Any]) -> int:
+def add_reading(session: Session, task: int, who: int, at: datetime, values: dict[str, Any]) -> int:
+    """Number of a row that is written down for a reader."""
     row = {"task_id": task, "reader_id": who, "at": at} | values
     return session.execute(insert(Reading).values(row).returning(Reading.id)).scalar_one()

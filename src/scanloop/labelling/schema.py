@@ -54,6 +54,7 @@ class Base(DeclarativeBase):
         datetime: UtcTime(),
         int: Integer(),
         dict[str, Any]: JSON(),
+        dict[str, Any] | None: JSON(none_as_null=True),
         list[str]: JSON(),
         list[float] | None: JSON(none_as_null=True),
         list[list[str]] | None: JSON(none_as_null=True),
@@ -95,7 +96,10 @@ class PageSession(Base):
 
 
 class Wave(Base):
-    """A published queue. What is paid and what is handed out stand together in `committed_cents`, never over budget."""
+    """A published queue. What is paid and what is handed out stand together in `committed_cents`, never over budget.
+
+    `forecast` is what the queue says that the next labels are worth; null where it says nothing.
+    """
 
     __tablename__ = "waves"
     __table_args__ = (
@@ -114,6 +118,7 @@ class Wave(Base):
     readings: Mapped[int]
     share: Mapped[float] = mapped_column(Float)
     seed: Mapped[int] = mapped_column(BigInteger)
+    forecast: Mapped[dict[str, Any] | None]
     published_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
 
@@ -131,7 +136,7 @@ class Task(Base):
         UniqueConstraint("wave_id", "rank", name="tasks_rank"),
         CheckConstraint("wanted >= 1", name="tasks_wanted"),
         CheckConstraint("slots >= 0", name="tasks_slots"),
-        CheckConstraint("purpose IN ('train', 'audit')", name="tasks_purpose"),
+        CheckConstraint("purpose IN ('train', 'audit', 'control')", name="tasks_purpose"),
         Index("tasks_open", "wave_id", "rank", sqlite_where=text("slots > 0"), postgresql_where=text("slots > 0")),
         Index("tasks_disputed", "id", sqlite_where=text("disputed"), postgresql_where=text("disputed")),
     )

@@ -1,7 +1,7 @@
 """Waves: a queue is published once and becomes tasks; the next one closes it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from scanloop.artifacts import check_artifact, read_json, read_table
 from scanloop.build import read_key
 from scanloop.errors import ArtifactError, LabellingError
 from scanloop.labelling.double_reading import NO_LABEL, DoubleReading
+from scanloop.labelling.limits import Limits, allowed
 from scanloop.labelling.readers import find_reader
 from scanloop.labelling.schema import Lease, Task, Wave
 from scanloop.labelling.settling import settle, standing
@@ -26,12 +27,23 @@ LARGEST_CENTS = 10**13
 
 @dataclass(frozen=True)
 class Published:
-    """A wave, with its tasks, the images left out as they are read or being read, and whether it is new."""
+    """A wave.
+
+    Attributes:
+        wave: Its number.
+        tasks: Images that are asked for.
+        left_out: Images of the queue that are not, as they are read or being read, or passed a limit.
+        is_new: Whether it was published now.
+        passed: Of those left out, those that passed a limit.
+        limit: Annotations that the limits still allowed; None without one.
+    """
 
     wave: int
     tasks: int
     left_out: int
     is_new: bool
+    passed: int = 0
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class _Queue:
     price_cents: int
     budget_cents: int
     rows: pd.DataFrame
+    forecast: dict[str, Any] | None
 
 
 def publish(
@@ -52,6 +65,7 @@ def publish(
     policy: DoubleReading | None = None,
     model_labels: Mapping[str, str] | None = None,
     budget_eur: Decimal | None = None,
+    limits: Limits | None = None,
 ) -> Published:
     """Make a queue's images tasks, most wanted first, and close the wave before it; once for each queue.
 
@@ -64,10 +78,13 @@ def publish(
         policy: Which tasks are read twice; none by default.
         model_labels: The model's class of each slice id, for the policy "disagreement"; no reader sees it.
         budget_eur: Most that the wave's readings may cost together, in euros; the queue's budget by default.
+        limits: Most annotations of the store; the least wanted images that pass them are left out, and the wave's
+            budget pays for no more.
 
     Raises:
         ArtifactError: The queue is none, or its price is no whole number of cents.
         LabellingError: The classes differ from those of earlier waves, or the policy lacks the model's labels.
+        BudgetError: A limit is reached.
     """
     policy, wanted = policy or DoubleReading(), _read(queue, catalog, budget_eur)
     labels = dict(model_labels or {})
@@ -82,15 +99,16 @@ def publish(
             return Published(known, tasks, len(wanted.rows) - tasks, is_new=False)
         _same_classes(session, wanted.classes)
         _close_open(session, at)
-        number = _insert_wave(session, wanted, policy, at)
-        taken = _taken(session)
-        rows = wanted.rows[~wanted.rows["slice_id"].isin(taken)]
+        left = allowed(session, limits or Limits(), at)
+        fresh = wanted.rows[~wanted.rows["slice_id"].isin(_taken(session))]
+        rows, budget_cents = _within(fresh, wanted, policy, left)
+        number = _insert_wave(session, replace(wanted, budget_cents=budget_cents), policy, at)
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = rows.iloc[start : start + ROWS_AT_ONCE].to_dict("records")
             session.execute(insert(Task).values([_task(row, number, policy, labels) for row in part]))
-        left_out = len(wanted.rows) - len(rows)
+        left_out, passed = len(wanted.rows) - len(rows), len(fresh) - len(rows)
         record(session, at, "publish", wave=number, tasks=len(rows), left_out=left_out, queue=wanted.key)
-        return Published(number, len(rows), left_out, is_new=True)
+        return Published(number, len(rows), left_out, is_new=True, passed=passed, limit=left)
 
 
 def close_wave(store: Store, by: str) -> int | None:
@@ -167,7 +185,21 @@ def _read(queue: Path, catalog: Path, budget_eur: Decimal | None) -> _Queue:
     if reserved := [name for name in classes if name in NO_LABEL]:
         raise LabellingError(f"the class {reserved[0]!r} is called like an answer that gives no label; rename it")
     rows = rows.sort_values("rank").assign(purpose=rows["purpose"].fillna("train"), reason=rows["reason"].fillna(""))
-    return _Queue(read_key(queue), str(about["data_digest"]), classes, cents(price), cents(budget), rows)
+    return _Queue(
+        read_key(queue), str(about["data_digest"]), classes, cents(price), cents(budget), rows, facts.get("forecast")
+    )
+
+
+def _within(rows: pd.DataFrame, wanted: _Queue, policy: DoubleReading, left: int | None) -> tuple[pd.DataFrame, int]:
+    """The most wanted images whose readings a limit holds, and the budget that pays for no more than it.
+
+    Readings that a policy adds later, where model and reader disagree, the budget bounds; free ones count beforehand.
+    """
+    if left is None:
+        return rows, wanted.budget_cents
+    later = policy.which == "disagreement" and wanted.price_cents == 0
+    each = [policy.readings if later else policy.at_first(slice_id) for slice_id in rows["slice_id"]]
+    return rows[np.cumsum(each) <= left], min(wanted.budget_cents, left * wanted.price_cents)
 
 
 def _same_classes(session: Session, classes: list[str]) -> None:
@@ -184,7 +216,7 @@ def _insert_wave(session: Session, wanted: _Queue, policy: DoubleReading, at: An
         "queue_key": wanted.key, "data_digest": wanted.data_digest, "classes": wanted.classes,
         "price_cents": wanted.price_cents, "budget_cents": wanted.budget_cents, "committed_cents": 0,
         "double": policy.which, "readings": policy.readings, "share": policy.share, "seed": policy.seed,
-        "published_at": at,
+        "forecast": wanted.forecast, "published_at": at,
     }  # fmt: skip
     return session.execute(insert(Wave).values(values).returning(Wave.id)).scalar_one()
 

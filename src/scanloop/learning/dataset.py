@@ -15,8 +15,9 @@ from scanloop.embedding.cache import Embeddings
 from scanloop.errors import ArtifactError, TooFewLabelsError
 from scanloop.types import Groups, Half, Labels
 
-TRAIN, AUDIT = "train", "audit"
-"""Purposes of a bought label: of an image that was chosen, and of one that was drawn at random to judge the machine."""
+TRAIN, AUDIT, CONTROL = "train", "audit", "control"
+"""Purposes of a bought label: of an image that was chosen, of one that was drawn at random to judge the machine, and of
+one that was drawn at random beside those that were chosen, to be learnt from as they are."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Known:
         groups: (n,) groups.
         drawn: (n,) whether the row was drawn at random; bought rows were chosen and must judge nothing.
         first: Leading columns that are the first of two encoders'; None where there is one.
+        given: (n,) class indices that judge, where a reading took the place of a given label; None: `labels`.
     """
 
     slice_ids: npt.NDArray[Any]
@@ -38,11 +40,26 @@ class Known:
     groups: Groups
     drawn: npt.NDArray[np.bool_]
     first: int | None = None
+    given: Labels | None = None
+
+    @property
+    def judging(self) -> Labels:
+        """(n,) class indices that the rows judge by: the given ones, whatever was read since.
+
+        Images are read again where a model contradicts their label; what it says would judge itself by the answers.
+        """
+        return self.labels if self.given is None else self.given
 
     def take(self, rows: Labels | npt.NDArray[np.bool_]) -> "Known":
         """The rows with these indices, or under this mask."""
-        drawn = self.drawn[rows]
-        return Known(self.slice_ids[rows], self.vectors[rows], self.labels[rows], self.groups[rows], drawn, self.first)
+        drawn, given = self.drawn[rows], None if self.given is None else self.given[rows]
+        found = (self.slice_ids[rows], self.vectors[rows], self.labels[rows], self.groups[rows])
+        return Known(*found, drawn, self.first, given)
+
+    def sources(self) -> list[str]:
+        """Where each label to learn from comes from: "given", "reread" in place of another one given, or "bought"."""
+        found = np.where(self.drawn, np.where(self.labels == self.judging, "given", "reread"), "bought")
+        return [str(one) for one in found]
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,9 @@ def known_rows(
 ) -> Known:
     """Labelled rows of a split; in the training part the labels bought since count as well.
 
+    An image that was labelled and read again is learnt from as it was read, and judges as it was given. Those of the
+    other parts keep what was given.
+
     Args:
         manifest: The catalog's.
         bought: From `answers`; None for no further labels.
@@ -101,13 +121,17 @@ def known_rows(
                 f"labels.parquet: no class {', '.join(map(repr, unknown))} in the catalog, which has "
                 f"{', '.join(classes)}; correct the labels, or ingest again with labelled images of that class"
             )
-        label = label.where(drawn, rows["slice_id"].map(answered))
+        read = rows["slice_id"].map(answered).astype(object)
+        given, label = label.where(drawn, read), read.where(read.notna(), label)
+    else:
+        given = label
     keep = label.notna()
-    indices = [classes.index(name) for name in label[keep]]
+    indices, judging = ([classes.index(name) for name in one[keep]] for one in (label, given))
     ids = rows.loc[keep, "slice_id"].to_numpy(dtype=object)
     groups = rows.loc[keep, "group_id"].to_numpy(dtype=object)
     vectors, labels = embeddings.of(ids.tolist()), np.array(indices, dtype=np.int64)
-    return Known(ids, vectors, labels, groups, drawn[keep].to_numpy(dtype=bool), embeddings.first)
+    judges = None if indices == judging else np.array(judging, dtype=np.int64)
+    return Known(ids, vectors, labels, groups, drawn[keep].to_numpy(dtype=bool), embeddings.first, judges)
 
 
 def pool_rows(manifest: pd.DataFrame, known: Known, embeddings: Embeddings, pushed_out: pd.DataFrame) -> Pool:

@@ -15,7 +15,7 @@ from scanloop.evaluation.calibration import log_losses
 from scanloop.learning.choosing import choose
 from scanloop.learning.cross_validation import Fold, group_folds
 from scanloop.learning.dataset import Known
-from scanloop.types import Float, Half, Labels
+from scanloop.types import Float, Half, Labels, Vectors
 
 REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidates for C, the inverse strength of the L2 penalty on standardised features."""
@@ -40,7 +40,7 @@ class Head:
     weights: Float
     bias: Float
 
-    def logits(self, vectors: Half | Float) -> Float:
+    def logits(self, vectors: Vectors) -> Float:
         """Scores before softmax, (n, classes), of vectors (n, d)."""
         scores = np.empty((len(vectors), len(self.bias)))
         for rows in blocks(len(vectors)):  # a pool of millions is not copied into float64 whole
@@ -75,7 +75,7 @@ class TunedHead:
         """What of vectors (n, d) is looked at: (n, d) or those of the first encoder."""
         return vectors[:, : self.width]
 
-    def probabilities(self, vectors: Half | Float) -> Float:
+    def probabilities(self, vectors: Vectors) -> Float:
         """Calibrated probabilities (n, classes) of vectors (n, d)."""
         return probabilities_of(self.head.logits(vectors), self.temperature)
 
@@ -121,7 +121,7 @@ def tune_head(known: Known, classes: int, folds: int, seed: int) -> TunedHead:
         TooFewLabelsError: A class has fewer than two groups.
     """
     cuts = group_folds(known.labels, known.groups, folds, 1, seed)
-    judges = known.drawn if len(np.unique(known.labels[known.drawn])) > 1 else np.ones_like(known.drawn)
+    judges = known.drawn if len(np.unique(known.judging[known.drawn])) > 1 else np.ones_like(known.drawn)
     widths = [None] if known.first is None else [known.first, None]
     found = {str(width): _tuned(known, classes, cuts, judges, width) for width in widths}
     kept = choose({name: losses for name, (_, losses) in found.items()}, known.groups[judges], SURE)
@@ -132,7 +132,7 @@ def _tuned(
     known: Known, classes: int, cuts: list[Fold], judges: npt.NDArray[np.bool_], width: int | None
 ) -> tuple[TunedHead, Float]:
     """The best head on the leading columns of the vectors, and the out-of-fold log-losses (j,) of those that judge."""
-    vectors, labels = known.vectors[:, :width], known.labels[judges]
+    vectors, labels = known.vectors[:, :width], known.judging[judges]
     best: tuple[float, float, float, Float, Float] | None = None
     for c in REGULARISATION:
         logits = np.empty((len(known.labels), classes))

@@ -47,14 +47,14 @@ def make_honest(trained: Trained, known: Known, pool: Half, classes: Sequence[st
         classes: Their names.
         config: Target prior, alpha.
     """
-    labelled = class_shares(known.labels[known.drawn], len(classes))
+    labelled = class_shares(known.judging[known.drawn], len(classes))
     estimated = pool_shares(trained.tuned, known, pool, labelled) if len(pool) else None
     served = _served(labelled, estimated, classes, config)
     calibrator, logits = trained.calibrator, trained.out_of_fold
     if config.target_prior != "labelled":
         shift = log_ratio(labelled, served)
         calibrator, logits = replace(calibrator, prior=tuple(shift.tolist())), logits + shift
-    groups, labels = known.groups[known.drawn], known.labels[known.drawn]
+    groups, labels = known.groups[known.drawn], known.judging[known.drawn]
     rows = np.sort(one_a_group(groups, config.seed))  # images of one are not exchangeable
     conformal = fit_conformal(
         softmax(logits[:, rows], axis=-1),
@@ -83,7 +83,7 @@ def pool_shares(tuned: TunedHead, known: Known, pool: Half, labelled: Float) -> 
 
     The head on frozen features, with a map that has a bias a class, fitted on its out-of-fold logits of drawn rows.
     """
-    mapped = affine(tuned.out_of_fold[known.drawn], known.labels[known.drawn])
+    mapped = affine(tuned.out_of_fold[known.drawn], known.judging[known.drawn])
     return estimate_prior(mapped(tuned.head.logits(pool)), labelled)
 
 

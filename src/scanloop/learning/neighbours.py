@@ -3,7 +3,7 @@
 import numpy as np
 
 from scanloop.embedding.blocks import unit
-from scanloop.types import Float, Groups, Half, Labels
+from scanloop.types import Float, Groups, Half, Labels, Vectors
 
 BLOCK_ROWS = 4096
 
@@ -33,6 +33,16 @@ def neighbour_vote(
         winners[start : start + BLOCK_ROWS] = votes.argmax(axis=1)
         shares[start : start + BLOCK_ROWS] = votes.max(axis=1) / count
     return winners, shares
+
+
+def nearest_labelled(labelled: Vectors, queries: Vectors, count: int) -> Labels:
+    """Rows (n, count) of the labelled images (m, d) nearest to each query (n, d) by angle, nearest first."""
+    base = unit(labelled)
+    nearest = np.empty((len(queries), min(count, len(base))), dtype=np.int64)
+    for start in range(0, len(queries), BLOCK_ROWS):
+        similarity = unit(queries[start : start + BLOCK_ROWS]) @ base.T
+        nearest[start : start + BLOCK_ROWS] = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+    return nearest
 
 
 def anomaly(labelled: Half | Float, queries: Half | Float) -> Float:

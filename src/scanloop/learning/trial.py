@@ -54,7 +54,7 @@ def trial_by_cross_validation(known: Known, pool: Pool, recipe: Recipe, plan: Cr
         remaining = pool.without(test.groups)
         arms[:, cut.repeat, cut.test] = _both_arms(train, remaining, test, recipe, plan, cut.seed(seed))
     drawn = known.drawn
-    return Trial(known.labels[drawn], known.groups[drawn], arms[0][:, drawn], arms[1][:, drawn], "cross_validation")
+    return Trial(known.judging[drawn], known.groups[drawn], arms[0][:, drawn], arms[1][:, drawn], "cross_validation")
 
 
 def _both_arms(

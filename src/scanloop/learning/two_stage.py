@@ -101,14 +101,14 @@ def train(encoder: Encoder, material: Material, config: RetrainConfig) -> Traine
         found, temperature = _fold(encoder, material, config, cut)
         logits[:, cut.repeat, cut.test] = found
         temperatures[cut.repeat, cut.test] = temperature
-    truth = np.tile(known.labels[known.drawn], plan.repeats)
+    truth = np.tile(known.judging[known.drawn], plan.repeats)
     stacked = {stage: logits[row][:, known.drawn].reshape(-1, material.classes) for row, stage in enumerate(stages)}
     losses = {
         stage: float(log_losses(values / fit_temperature(values, truth), truth).mean())
         for stage, values in stacked.items()
     }
     best = min(stages, key=lambda stage: losses[stage])
-    judged = OutOfFold(logits[stages.index(best)], temperatures, known.labels, known.groups, known.drawn, cuts)
+    judged = OutOfFold(logits[stages.index(best)], temperatures, known.judging, known.groups, known.drawn, cuts)
     calibrated = calibrate(judged, config.calibration, seed=config.seed)
     tuned = tune_head(known, material.classes, plan.folds, config.seed)
     head = fit_on_targets(tuned, known, material.pool, material.targets)

@@ -1,5 +1,8 @@
 """The page's section on the labels that are worth buying from experts."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from scanloop.report.blocks import Block, Facts, Gallery, Section, Thumbnail
@@ -22,18 +25,44 @@ def queue(material: Material) -> Section:
             f"{counted(len(rows), 'image')} would teach the model most: it is unsure of them, and they differ from one "
             f"another. Reading them all costs {price}, of a budget of {budget}."
         )
+    forecast = facts.get("forecast") or {}
+    if forecast.get("verdict") == "stop":
+        lead = "No image is queued: further labels are not worth their price any more."
     if audit := int(facts.get("audit") or 0):
         lead += f" The first {counted(audit, 'image')} were drawn at random instead, to audit the machine's labels."
+    if control := int(facts.get("control") or 0):
+        lead += f" {counted(control, 'image')} were drawn at random among them, to see what choosing gains."
     bought = len(material.table("labels", "labels.parquet")) if "labels" in material else 0
     entries = [
         ("Queued", count(len(rows)), "in the order of reading"),
         ("Price", price, f"budget {budget}"),
         ("Labels bought", count(bought), "for training, never for the hold-out"),
+        *_worth(forecast),
+        *_gain(facts.get("control_arm")),
     ]
     blocks: list[Block] = [Facts(entries)]
     if len(rows) and material.gallery:
         blocks.append(_gallery(material, rows.head(material.gallery)))
     return Section(anchor, title, steps, lead, blocks)
+
+
+def _worth(forecast: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What the next labels bring, as forecast; nothing where labels were too few to tell."""
+    if "gain" not in forecast:
+        return []
+    gain, low, high = (100 * forecast[key] for key in ("gain", "gain_low", "gain_high"))
+    about = f"90 % interval {low:+.1f} to {high:+.1f}, from {counted(forecast['labels'], 'label')}; {forecast['why']}"
+    return [("Macro-F1 they would add", f"{gain:+.1f} points", about)]
+
+
+def _gain(arm: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """What choosing gained over drawing at random so far; nothing where controls were too few to tell."""
+    if arm is None:
+        return []
+    gain = arm["macro_f1"]
+    low, high = 100 * gain["low"], 100 * gain["high"]
+    about = f"95 % interval {low:+.1f} to {high:+.1f}, {counted(arm['labels'], 'label')} against as many at random"
+    return [("Gain by choosing", f"{100 * gain['value']:+.1f} points of macro-F1", about)]
 
 
 def _gallery(material: Material, rows: pd.DataFrame) -> Gallery:

@@ -194,7 +194,7 @@ def _unlabelled(
 
 
 def _metrics(known: Known, honest: Honest, config: RetrainConfig) -> dict[str, Interval]:
-    holdout = Holdout(known.labels[known.drawn], known.groups[known.drawn])
+    holdout = Holdout(known.judging[known.drawn], known.groups[known.drawn])
     probabilities = np.stack([probabilities_of(logits) for logits in honest.out_of_fold])
     return metric_intervals(probabilities, holdout, Resampling(seed=config.seed))
 
@@ -211,7 +211,7 @@ def _out_of_fold_frame(known: Known, trained: Trained, honest: Honest, classes: 
                 "group_id": known.groups[drawn],
                 "repeat": repeat,
                 "fold": fold_of[repeat, drawn],
-                "label": [classes[label] for label in known.labels[drawn]],
+                "label": [classes[label] for label in known.judging[drawn]],
                 "logits": list(logits),
             }
         )
@@ -227,6 +227,7 @@ def _learnt_frame(material: Material) -> pd.DataFrame:
         "slice_id": [*known.slice_ids, *material.pool.slice_ids[rows]],
         "group_id": [*known.groups, *material.pool.groups[rows]],
         "source": ["labelled"] * len(known.slice_ids) + ["pseudo_labelled"] * len(rows),
+        "label_source": known.sources() + [None] * len(rows),
     })  # fmt: skip
 
 

@@ -13,11 +13,11 @@ from scanloop.archive.splits import proven_manifest
 from scanloop.artifacts import read_json, read_table, write_bytes, write_json, write_table
 from scanloop.build import step
 from scanloop.config import TriageConfig
-from scanloop.embedding.blocks import in_order, workers
+from scanloop.embedding.blocks import drawn, in_order, workers
 from scanloop.embedding.cache import StoredVectors, stored_vectors
 from scanloop.learning.probe import Reading, draw, origins, probe
 from scanloop.triage.agreement import agreement
-from scanloop.triage.clusters import cluster, drawn
+from scanloop.triage.clusters import cluster
 from scanloop.triage.density import NOISE, density_clusters
 from scanloop.triage.near import SAMPLED, References, known_pairs, pushed_out, threshold, unit
 from scanloop.triage.neighbours import build_index

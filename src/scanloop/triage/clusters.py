@@ -7,9 +7,9 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
-from scanloop.embedding.blocks import blocks, in_order, workers
+from scanloop.embedding.blocks import drawn, nearest_centre
 from scanloop.triage.silhouette import squared_silhouette
-from scanloop.types import Float, Labels, Vectors
+from scanloop.types import Labels, Vectors
 
 MOST_FITTED = 50_000
 """Rows that centres are fitted on, at most; those of more rows lie within their sampling error."""
@@ -48,7 +48,7 @@ def cluster(points: Vectors, ks: range, sample: int, seed: int) -> Clustering:
     for k in (k for k in ks if k < len(fitted)):
         with threadpool_limits(1):  # threads would add centroids in any order
             centres = KMeans(k, n_init=10, random_state=seed).fit(fitted).cluster_centers_
-        labels = _nearest(points, centres.astype(np.float64))
+        labels = nearest_centre(points, centres.astype(np.float64))
         if len(np.unique(labels)) > 1:
             silhouette[k], labellings[k] = float(squared_silhouette(points, labels, k).mean()), labels
     if not silhouette:
@@ -56,25 +56,6 @@ def cluster(points: Vectors, ks: range, sample: int, seed: int) -> Clustering:
     best = max(silhouette, key=lambda k: silhouette[k])
     rows = drawn(len(points), sample, seed)
     return Clustering(labellings[best], best, silhouette, _euclidean(points[rows], labellings[best][rows]))
-
-
-def drawn(rows: int, most: int, seed: int) -> Labels:
-    """Numbers of at most `most` of some rows, drawn by seed, ascending; all where they are no more."""
-    if rows <= most:
-        return np.arange(rows)
-    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-
-
-def _nearest(points: Vectors, centres: Float) -> Labels:
-    """Nearest centre of each row, int64 (n,)."""
-    half = np.einsum("ij,ij->i", centres, centres) / 2
-
-    def nearest(rows: slice) -> Labels:
-        found: Labels = (points[rows].astype(np.float64) @ centres.T - half).argmax(axis=1)
-        return found
-
-    with workers() as pool:
-        return np.concatenate(list(in_order(pool, nearest, blocks(len(points)))))
 
 
 def _euclidean(points: Vectors, labels: Labels) -> float | None:

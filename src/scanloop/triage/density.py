@@ -7,8 +7,8 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from scanloop.embedding.blocks import blocks
-from scanloop.triage.clusters import MOST_FITTED, drawn
+from scanloop.embedding.blocks import blocks, drawn
+from scanloop.triage.clusters import MOST_FITTED
 from scanloop.types import Float, Labels, Vectors
 
 NOISE = -1

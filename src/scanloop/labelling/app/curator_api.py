@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from scanloop.artifacts import read_table
 from scanloop.labelling.agreement import Agreement
-from scanloop.labelling.app.forecasts import Forecast, read_forecast
+from scanloop.labelling.app.forecasts import Forecast, last_forecast
 from scanloop.labelling.app.guards import Curator, Page
 from scanloop.labelling.app.reader_api import Asked
 from scanloop.labelling.export import export
@@ -45,9 +45,8 @@ class Wave(BaseModel):
 @router.get("/api/curator/overview")
 def overview(_: Curator, page: Page) -> Overview:
     """How the wave goes."""
-    forecast = read_forecast(page.settings.forecasts)
     agreement, last_hour = page.agreement()
-    return Overview(wave=page.counted(), agreement=agreement, last_hour=last_hour, forecast=forecast)
+    return Overview(wave=page.counted(), agreement=agreement, last_hour=last_hour, forecast=last_forecast(page.store))
 
 
 @router.post("/api/curator/close")

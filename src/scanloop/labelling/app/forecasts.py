@@ -1,12 +1,12 @@
-"""What a euro of labels is worth, as a file says that something else writes."""
+"""What a euro of labels is worth, as the last queue said when it was published."""
 
-import json
-from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy import select
 
-FILE, LONGEST_BYTES = "forecast.json", 100_000
+from scanloop.labelling.schema import Wave
+from scanloop.labelling.store import Store
 
 
 class Forecast(BaseModel):
@@ -14,19 +14,18 @@ class Forecast(BaseModel):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    per_euro: float
-    low: float
-    high: float
     verdict: Literal["go on", "stop"]
     why: str
+    f1_per_eur: float | None = None
+    low: float | None = Field(None, description="Lower bound of the 90 % interval")
+    high: float | None = Field(None, description="Upper bound of it")
 
 
-def read_forecast(folder: Path | None) -> Forecast | None:
-    """The forecast in a folder; None where there is none, or none that can be read."""
-    if folder is None:
-        return None
+def last_forecast(store: Store) -> Forecast | None:
+    """The forecast of the last wave's queue; None where it made none."""
+    with store.reading() as session:
+        said = session.scalar(select(Wave.forecast).order_by(Wave.id.desc()).limit(1))
     try:
-        with (folder / FILE).open("rb") as file:
-            return Forecast.model_validate(json.loads(file.read(LONGEST_BYTES)))
-    except (OSError, ValueError, ValidationError):
+        return None if said is None else Forecast.model_validate(said)
+    except ValidationError:  # a queue of another version
         return None

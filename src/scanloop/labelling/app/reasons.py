@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 
 _KINDS = (
-    ("chance", re.compile(r"drawn at random")),
+    ("chance", re.compile(r"^drawn at random")),
+    ("recheck", re.compile(r"^chosen to check the labels")),
     ("unsure", re.compile(r"uncertainty (?P<share>[01]\.\d+) of 1")),
 )
 
@@ -14,7 +15,7 @@ class Reason:
     """Why an image was chosen.
 
     Attributes:
-        kind: Key of the page's text: "chance", "unsure"; "other" where only the queue's own words tell.
+        kind: Key of the page's text: "chance", "recheck", "unsure"; "other" where only the queue's own words tell.
         percent: How unsure the model is, of 100, where that is said.
         words: What the queue says.
     """

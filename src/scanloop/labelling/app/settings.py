@@ -37,7 +37,6 @@ class PageSettings(BaseModel):
     image_cache_mib: int = Field(64, ge=0, le=65_536, description="Images kept in memory")
     probabilities_before_answer: bool = Field(False, description="Whether readers may see the model's word beforehand")
     guidelines: Path | None = Field(None, description="Annotation guidelines in Markdown")
-    forecasts: Path | None = Field(None, description="Folder of forecast.json: what a euro of labels is worth")
     title: str = Field("scanloop", max_length=60, description="What the page is called")
 
     @model_validator(mode="after")
@@ -67,8 +66,8 @@ def load_settings(file: Path | None, given: dict[str, Any]) -> PageSettings:
             raise ConfigError(f"{file}: the page's settings cannot be read ({type(error).__name__})") from error
         if not isinstance(values, dict) or "store" in values:
             raise ConfigError(
-                f"{file}: settings are keys and values, and the store's address is not among them: it stands in "
-                "SCANLOOP_LABEL_STORE or a file of its own (--store-file)"
+                f"{file}: settings are keys and values, and the store's address is not among them: --store or "
+                "SCANLOOP_LABEL_STORE, its password in SCANLOOP_LABEL_PASSWORD or SCANLOOP_LABEL_PASSWORD_FILE"
             )
     try:
         return PageSettings.model_validate(values | {name: one for name, one in given.items() if one not in (None, ())})

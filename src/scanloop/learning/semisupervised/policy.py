@@ -89,12 +89,12 @@ def gather(known: Known, pool: Pool, classes: int, folds: int, repeats: int, see
         for name, head in heads(tuned, train, pool.without(test.groups), TRIED).items():
             logits[name][cut.repeat, cut.test] = head.logits(test.vectors)
     drawn = known.drawn
-    truth = np.tile(known.labels[drawn], repeats)
+    truth = np.tile(known.judging[drawn], repeats)
     found = {}
     for name, values in logits.items():
         temperature = fit_temperature(values[:, drawn].reshape(-1, classes), truth)
         found[name] = np.stack([probabilities_of(one, temperature) for one in values[:, drawn]])
-    return Evidence(found, known.labels[drawn])
+    return Evidence(found, known.judging[drawn])
 
 
 def choose(evidence: Evidence) -> Choice:

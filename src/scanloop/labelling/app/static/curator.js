@@ -66,10 +66,11 @@ function showReaders(agreement, paces) {
 function showWorth(forecast) {
   const place = one("#worth");
   if (!forecast) return place.replaceChildren(element("p", say("curate", "no_forecast"), { class: "small" }));
-  const [value, low, high] = [forecast.per_euro, forecast.low, forecast.high].map((one) => number(100 * one, 3));
   const verdict = forecast.verdict === "stop" ? "stop" : "go_on";
+  const bounds = [forecast.f1_per_eur, forecast.low, forecast.high];
+  const [value, low, high] = bounds.map((bound) => (bound === null ? "–" : number(100 * bound, 3)));
   place.replaceChildren(
-    element("p", say("curate", "worth_text", { value, low, high })),
+    element("p", forecast.f1_per_eur === null ? "" : say("curate", "worth_text", { value, low, high })),
     element("p", say("curate", verdict), { class: verdict === "stop" ? "warning" : "" }),
     element("p", forecast.why, { class: "small" }),
   );

@@ -67,7 +67,7 @@ def _tasks_and_leases() -> None:
         sa.Column("wanted", sa.Integer(), nullable=False),
         sa.Column("slots", sa.Integer(), nullable=False),
         sa.Column("disputed", sa.Boolean(), nullable=False),
-        sa.CheckConstraint("purpose IN ('train', 'audit')", name="tasks_purpose"),
+        sa.CheckConstraint("purpose IN ('train', 'audit', 'control')", name="tasks_purpose"),
         sa.CheckConstraint("slots >= 0", name="tasks_slots"),
         sa.CheckConstraint("wanted >= 1", name="tasks_wanted"),
         sa.ForeignKeyConstraint(["wave_id"], ["waves.id"]),

@@ -1,4 +1,4 @@
-"""The clinicians' page: passwords, sessions, readers who may not read any more, what a model said, alike images."""
+"""The clinicians' page: passwords, sessions, readers who may not read any more, a model's word, alike images."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,7 @@ def upgrade() -> None:
     op.add_column("readers", sa.Column("disabled_at", sa.DateTime(timezone=True)))
     op.add_column("tasks", sa.Column("probabilities", sa.JSON()))
     op.add_column("tasks", sa.Column("neighbours", sa.JSON()))
+    op.add_column("waves", sa.Column("forecast", sa.JSON()))
     op.create_table(
         "passwords",
         sa.Column("reader_id", sa.Integer(), autoincrement=False, nullable=False),

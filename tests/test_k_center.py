@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanloop.acquisition import diversity
-from scanloop.acquisition.diversity import k_center_greedy
+from scanloop.acquisition import k_center
+from scanloop.acquisition.k_center import k_center_greedy
 
 
 def plain(points: np.ndarray, covered: np.ndarray, groups: np.ndarray, count: int) -> list[int]:
@@ -36,8 +36,8 @@ def covering_radius(points: np.ndarray, centres: np.ndarray) -> float:
 def test_the_picks_are_those_of_the_plain_loop_however_far_it_looks_ahead(
     look_ahead: int, spread: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diversity, "LOOK_AHEAD", look_ahead)
-    monkeypatch.setattr(diversity, "CENTRES_A_BLOCK", 7)
+    monkeypatch.setattr(k_center, "LOOK_AHEAD", look_ahead)
+    monkeypatch.setattr(k_center, "CENTRES_A_BLOCK", 7)
     points, covered, groups = clustered(600, spread, 0), clustered(20, spread, 1), np.arange(600) // 2
     picked, _ = k_center_greedy(points, covered, groups, 150)
     assert picked.tolist() == plain(points, covered, groups, 150)
@@ -49,7 +49,7 @@ def test_copies_of_points_are_picked_last_and_the_radius_is_the_plain_loops(
     n: int, count: int, seed: int, distinct: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(diversity, "LOOK_AHEAD", 5)
+        patch.setattr(k_center, "LOOK_AHEAD", 5)
         points = clustered(distinct, 1.0, seed)[np.random.default_rng(seed).integers(0, distinct, n)]
         covered, groups = clustered(3, 1.0, seed + 1), np.arange(n)
         picked, distances = k_center_greedy(points, covered, groups, count)
@@ -81,14 +81,14 @@ def test_with_nothing_covered_the_mean_counts_for_the_first_pick_alone() -> None
 
 def test_far_fewer_rows_hear_of_a_pick_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     products = 0
-    heard = diversity._Search._hear
+    heard = k_center._Search._hear
 
-    def counted(self: diversity._Search, rows: np.ndarray, half: np.ndarray) -> None:
+    def counted(self: k_center._Search, rows: np.ndarray, half: np.ndarray) -> None:
         nonlocal products
         products += len(rows) * (self.made - int(self.heard[rows[0]]))
         heard(self, rows, half)
 
-    monkeypatch.setattr(diversity._Search, "_hear", counted)
-    monkeypatch.setattr(diversity, "LOOK_AHEAD", 100)
+    monkeypatch.setattr(k_center._Search, "_hear", counted)
+    monkeypatch.setattr(k_center, "LOOK_AHEAD", 100)
     k_center_greedy(clustered(20_000, 0.3, 5), clustered(10, 0.3, 6), np.arange(20_000), 300)
     assert products < 0.9 * 20_000 * 310, "the plain loop compares every row with every centre"

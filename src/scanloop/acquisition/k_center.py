@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from scanloop.acquisition.situation import Situation
 from scanloop.embedding.blocks import Workers, blocks, in_order, workers
 from scanloop.types import Float, Groups, Labels, Single, Vectors
 
@@ -11,6 +12,13 @@ LOOK_AHEAD = 1024
 
 CENTRES_A_BLOCK = 512
 """Centres that a block of points is compared with at a time."""
+
+
+def pick(situation: Situation, count: int) -> Labels:
+    """The images that leave none far from what is labelled or picked."""
+    rows = np.flatnonzero(situation.free)
+    found, _ = k_center_greedy(situation.points(rows), situation.labelled, situation.groups[rows], count)
+    return rows[found]
 
 
 def k_center_greedy(points: Vectors, covered: Vectors, groups: Groups, count: int) -> tuple[Labels, Float]:
@@ -48,7 +56,8 @@ def k_center_greedy(points: Vectors, covered: Vectors, groups: Groups, count: in
         while len(search.picked) < count:
             search.look_ahead()
     picked = np.array(search.picked, dtype=np.int64)
-    return picked, _distances(points[picked].astype(np.float64), start.astype(np.float64), only_first=not len(covered))
+    chosen = points[picked].astype(np.float64)
+    return picked, distances_before(chosen, start.astype(np.float64), only_first=not len(covered))
 
 
 class _Search:
@@ -138,7 +147,7 @@ def _norms(values: Single) -> Single:
     return norms
 
 
-def _distances(picked: Float, start: Float, only_first: bool) -> Float:
+def distances_before(picked: Float, start: Float, only_first: bool = False) -> Float:
     """Distance float64 (k,) of each picked point (k, d) to the nearest of the start and those picked before it."""
     nearest = np.full(len(picked), np.inf)
     norms = np.einsum("ij,ij->i", picked, picked)

@@ -1,8 +1,14 @@
-"""How unsure a model is of an image."""
+"""Images on which the head's probabilities are spread the widest (Settles 2009, Active Learning Literature Survey)."""
 
 import numpy as np
 
-from scanloop.types import Float
+from scanloop.acquisition.situation import Situation
+from scanloop.types import Float, Labels
+
+
+def pick(situation: Situation, count: int) -> Labels:
+    """The images of highest entropy."""
+    return situation.first(np.argsort(-entropy(situation.probabilities), kind="stable"), count)
 
 
 def entropy(probabilities: Float) -> Float:
