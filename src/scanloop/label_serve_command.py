@@ -58,6 +58,7 @@ def serve(
         uvicorn.run(
             app, host=page.host, port=page.port, proxy_headers=False, server_header=False, log_level="warning",
             ssl_certfile=page.certificate, ssl_keyfile=page.certificate_key, timeout_keep_alive=65,
+            timeout_graceful_shutdown=5,
         )  # fmt: skip
     finally:
         opened.engine.dispose()
