@@ -23,6 +23,7 @@ def report(
     promotion: Input[Artifact] = None,
     drift: Input[Artifact] = None,
     account: Input[Artifact] = None,
+    publication: Input[Artifact] = None,
     run_folder: str = "",
     code: str = "",
 ) -> None:
@@ -45,6 +46,7 @@ def report(
         promotion: Artifact of `promote`.
         drift: Artifact of `detect_drift`.
         account: Artifact of `account`.
+        publication: Artifact of `publish`.
         run_folder: Folder of a local run, which receives the artifact under its name; empty in the cluster.
         code: Digest of the submitter's library; part of KFP's cache key, and checked against the image.
     """
@@ -74,6 +76,7 @@ def report(
                 "promotion": promotion,
                 "drift": drift,
                 "account": account,
+                "publication": publication,
             }.items()
             if artifact
         },

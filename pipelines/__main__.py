@@ -23,6 +23,7 @@ from pipelines.registry import COMPILED, IMPORTED, PIPELINES, compile_all, reque
 from scanloop.config import RunConfig
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError, StorageError
+from scanloop.label_options import StoreOption, opened
 from scanloop.provenance import Source, library_digest, source_digest
 from scanloop.storage.address import is_remote, local_path
 
@@ -99,6 +100,44 @@ def submit_(
         _print_plan(wanted.pipeline, wanted.arguments, image, host)
         return
     console.print(submit(wanted, Target(host, image, namespace, token_file)))
+
+
+@app.command(
+    epilog="Example: python -m pipelines trigger --config configs/brain_mri.yaml --run runs/brain "
+    "--store sqlite:///labels.db --every 300"
+)
+def trigger(
+    config: ConfigOption,
+    run_: Annotated[Path, typer.Option("--run", help="Run whose queue is read; improve continues in it")],
+    store: StoreOption = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Artifact of triage before the archive grew: a fall of the ARI asks for a wave")
+    ] = None,
+    every: Annotated[float | None, typer.Option(min=1, help="Seconds between looks; one look by default")] = None,
+    overrides: SetOption = None,
+    host: Annotated[str | None, typer.Option(help="URL of the KFP API that takes the runs; here by default")] = None,
+    image: Annotated[str, typer.Option(help="Image of every step, with --host")] = Target.image,
+    namespace: Annotated[str | None, typer.Option(help="As in submit, with --host")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="As in submit, with --host")] = None,
+    artifacts: Annotated[
+        list[str] | None, typer.Option("--artifact", help="NAME=URI of what improve continues from, with --host")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Address below which labels are put, with --host")] = None,
+) -> None:
+    """Start improve when the wave is read to the end, and ask for a wave when clusters left the labels behind."""
+    from pipelines.trigger import Here, There, tick, watch_store
+
+    values = load_config(config, tuple(overrides or ()))
+    place: Here | There = Here(run_.absolute())
+    if host is not None:
+        if labels is None:
+            raise ConfigError("--host needs --labels: an address that the cluster reads, such as s3://bucket/labels")
+        given = artifacts_by_name("improve", [*(artifacts or ()), f"labels={labels}"])
+        refuse_lost_registry(request("improve", values, given, {}))
+        place = There(Target(host, image, namespace, token_file), given, labels, _source_version(values))
+    triages = None if baseline is None else (baseline, run_ / "triage")
+    with opened(store, values.label) as labels_store:
+        watch_store(lambda: tick(labels_store, values, place, triages, console.print), every)
 
 
 def _check(pipeline: str) -> None:

@@ -15,6 +15,7 @@ from components.ingest import ingest
 from components.pretrain import pretrain
 from components.promote import promote
 from components.pseudo_label import pseudo_label
+from components.publish import publish
 from components.report import report
 from components.retrain import retrain
 from components.triage import triage
@@ -75,6 +76,11 @@ def intake_part(settings: Settings, configs: dict[str, Any], source_version: Any
     }
 
 
+def publish_part(settings: Settings, config: Any, made: dict[str, Any]) -> dict[str, Any]:
+    """The queue before the clinicians."""
+    return {"publication": settings.task(publish, config, catalog=made["catalog"], queue=made["queue"])}
+
+
 def improve_part(settings: Settings, configs: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """From the labels to a decision about a model, with the supervised baseline beside it."""
     catalog, embeddings, labels = given["catalog"], given["embeddings"], given["labels"]
@@ -122,5 +128,6 @@ def closing_part(
         given: Artifacts of an earlier run: the page shows them, and they are not charged again.
     """
     told = (given or {}) | made
-    spent = settings.task(account, configs["account"], imported=sorted(given or {}), **told)
+    priced = {name: artifact for name, artifact in told.items() if name != "publication"}  # takes no time to speak of
+    spent = settings.task(account, configs["account"], imported=sorted(given or {}), **priced)
     settings.task(report, configs["report"], account=spent, **told)

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from pipelines.graph import Settings, closing_part, intake_part
+from pipelines.graph import Settings, closing_part, intake_part, publish_part
 
 
 @dsl.pipeline(name="intake", description="From an archive to the queue for the clinicians")
@@ -13,6 +13,7 @@ def intake(
     embed: str,
     triage: str,
     acquire: str,
+    label: str,
     account: str,
     report: str,
     embed_parts: list[str] = ["1/1"],  # noqa: B006, RUF100  KFP takes the default from here
@@ -20,7 +21,7 @@ def intake(
     run_folder: str = "",
     code: str = "",
 ) -> None:
-    """Ingest, validate, pretrain, embed, triage, acquire, account and report; each parameter is a section as JSON."""
+    """Ingest, validate, pretrain, embed, triage, acquire, publish, account and report; each parameter is a section."""
     settings = Settings(run_folder, code)
     configs = {
         "ingest": ingest,
@@ -32,4 +33,5 @@ def intake(
         "account": account,
         "report": report,
     }
-    closing_part(settings, configs, intake_part(settings, configs, source_version, embed_parts))
+    made = intake_part(settings, configs, source_version, embed_parts)
+    closing_part(settings, configs, made | publish_part(settings, label, made))

@@ -45,7 +45,7 @@ def request(pipeline: str, config: RunConfig, artifacts: dict[str, str], setting
     """
     parameters = PIPELINES[pipeline].pipeline_spec.root.input_definitions.parameters
     parts = [f"{number}/{config.embed.parts}" for number in range(1, config.embed.parts + 1)]
-    sections = {step: config.section(step).model_dump_json() for step in STEPS if step in parameters}
+    sections = {name: config.section(name).model_dump_json() for name in (*STEPS, "label") if name in parameters}
     given: dict[str, Any] = {**artifacts, **settings, "embed_parts": parts}
     wanted = {name: value for name, value in given.items() if name in parameters}
     return Request(pipeline, sections | wanted)

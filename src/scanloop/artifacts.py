@@ -34,6 +34,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "triage": ("pca.npz", "clusters.parquet", "pushed_out.parquet", "triage.json", "neighbours.json", "neighbours"),
     "queue": ("queue.parquet", "queue.json"),
     "label_errors": ("queue.parquet", "queue.json", "label_errors.parquet"),
+    "publication": ("publication.json",),
     "labels": ("labels.parquet", "labels.json"),
     "quality": ("quality.parquet", "quality.json"),
     "pseudo_labels": ("pseudo_labels.parquet", "certificate.json"),
@@ -53,7 +54,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Files that each kind of artifact must hold, by kind."""
 
-EXEMPT_NAMES = ("run.json", "ledger.json", "seen.parquet", "environment.json")
+EXEMPT_NAMES = ("run.json", "ledger.json", "seen.parquet", "environment.json", "publication.json")
 EXEMPT_SUFFIXES = (".html", ".css", ".js")
 """Files that hold a machine's or a clock's facts; every other file is the same, byte for byte, in every run."""
 

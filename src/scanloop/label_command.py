@@ -50,24 +50,12 @@ def publish(
     budget: Annotated[str | None, typer.Option(metavar="EUR", help="Most that the readings cost together")] = None,
 ) -> None:
     """Make a queue's images tasks, and close the wave before; the same queue twice is as once."""
-    from scanloop.labelling.double_reading import DoubleReading
-    from scanloop.labelling.limits import Limits
-    from scanloop.labelling.predicted import model_labels
-    from scanloop.labelling.waves import publish as publish_queue
+    from scanloop.labelling.publishing import publish_queue
 
     wanted = section(config, double_reading=double_reading, readings=readings, share=share)
     images = queue.parent / "catalog" if catalog is None else catalog
-    policy = DoubleReading(wanted.double_reading, wanted.readings, wanted.share, wanted.seed)
     with opened(store, wanted) as labels:
-        found = publish_queue(
-            labels,
-            queue,
-            images,
-            policy=policy,
-            model_labels=model_labels(queue, images) if policy.which == "disagreement" else None,
-            budget_eur=None if budget is None else euros(budget),
-            limits=Limits(wanted.total_limit, wanted.quarter_limit),
-        )
+        found = publish_queue(labels, queue, images, wanted, None if budget is None else euros(budget))
     if not found.is_new:
         typer.echo(f"wave {found.wave} was published from this queue before: {found.tasks} images")
         return

@@ -24,7 +24,7 @@ def store_address(given: str | None, configured: str | None) -> str:
     """
     if given is not None and urlsplit(given).password is not None:
         raise LabellingError(f"others see the options of a command: leave the password out and set {PASSWORD}")
-    address = given or os.environ.get(STORE) or configured
+    address = given or named_store(configured)
     if not address:
         raise LabellingError(
             f"say where the label store is: --store, {STORE} or label.store in the configuration, for example "
@@ -35,6 +35,11 @@ def store_address(given: str | None, configured: str | None) -> str:
         return address
     user, _, host = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{user or 'scanloop'}:{quote(secret, safe='')}@{host}").geturl()
+
+
+def named_store(configured: str | None) -> str | None:
+    """Address that SCANLOOP_LABEL_STORE or the configuration names, without its password; None for neither."""
+    return os.environ.get(STORE) or configured
 
 
 def _secret() -> str | None:

@@ -19,8 +19,6 @@ FOLDS, REPEATS, RESAMPLES = 5, 4, 1000
 TAIL = 0.05
 FEWEST = 5
 """Labelled groups of each class that a curve needs."""
-LEAST_ERROR = 1e-3
-"""An error below this counts as this: its logarithm is taken."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,12 @@ class Value:
 
 
 def value_of_labels(known: Known, classes: int, c: float, price_eur: float, asked: int, seed: int) -> Value | None:
-    """Value of the next labels: an error that falls as a power of the labels (Hestness et al. 2017, arXiv:1712.00409).
+    """Value of the next labels by an inverse power law (Figueroa et al. 2012, doi:10.1186/1472-6947-12-8).
 
-    The head learns from nested shares of the labelled groups and answers the groups that it did not see; the logarithm
-    of its error against that of its labels is a line. The interval resamples the groups that judge. It does not know
-    that labels chosen by a policy may be worth more than such a share of the labels at hand, nor that a curve may bend.
+    The head learns from nested shares of the labelled groups and answers the groups that it did not see; its macro-F1
+    is a line in one over the root of the labels. Three points cannot tell an exponent from the level that is reached in
+    the end, so the exponent is that of most estimators. The interval resamples the groups that judge and the draws of
+    the shares. It does not know that labels chosen by a policy may teach more, or less, than a share of those at hand.
 
     Args:
         known: Labelled rows; those drawn at random judge, all of them where these lack a class.
@@ -92,22 +91,28 @@ def value_of_labels(known: Known, classes: int, c: float, price_eur: float, aske
     counts = tally(known.judging[judges], known.groups[judges], list(flat), classes)
     draw = np.random.default_rng(seed)
     drawn = draw.multinomial(counts.groups, counts.times / counts.groups, size=RESAMPLES) @ counts.kinds
-    exponents, errors = _lines(np.concatenate([counts.total, drawn]), classes, np.log(np.mean(sizes, axis=0)))
+    steepness, f1 = _curves(np.concatenate([counts.total, drawn]), classes, np.mean(sizes, axis=0), draw)
     labels = len(known.labels)
-    each = errors * exponents / labels / price_eur
-    whole = errors * (1 - (1 + asked / labels) ** -exponents)
+    each = steepness / (2 * labels**1.5) / price_eur
+    whole = steepness * (labels**-0.5 - (labels + asked) ** -0.5)
     (low, high), (gain_low, gain_high) = (np.quantile(values[1:], [TAIL, 1 - TAIL]) for values in (each, whole))
     return Value(
-        float(1 - errors[0]), float(each[0]), float(low), float(high), float(whole[0]), float(gain_low),
+        float(f1[0]), float(each[0]), float(low), float(high), float(whole[0]), float(gain_low),
         float(gain_high), labels, counts.groups,
     )  # fmt: skip
 
 
-def _lines(counts: Float, classes: int, sizes: Float) -> tuple[Float, Float]:
-    """Exponent of the power law and error with all labels, each (resamples,), of counts (resamples, cells)."""
+def _curves(counts: Float, classes: int, sizes: Float, draw: np.random.Generator) -> tuple[Float, Float]:
+    """Steepness of the curve and macro-F1 with all labels, each (resamples,), of counts (resamples, cells).
+
+    All resamples but the first, which is the labels at hand, resample the repeats as well: another draw of the labels
+    would have given another curve.
+    """
     cells = classes * classes
     f1 = np.stack([f1_of(counts[:, start : start + cells], classes) for start in range(0, counts.shape[1], cells)])
-    errors = np.maximum(1 - f1.reshape(REPEATS, len(SHARES), -1).mean(axis=0), LEAST_ERROR)
-    centred = sizes - sizes.mean()
-    exponents = -(centred @ np.log(errors)) / (centred @ centred)
-    return exponents, errors[-1]
+    each = f1.reshape(REPEATS, len(SHARES), -1)
+    chosen = draw.integers(0, REPEATS, (REPEATS, each.shape[2]))
+    chosen[:, 0] = np.arange(REPEATS)
+    means: Float = np.take_along_axis(each, chosen[:, None], axis=0).mean(axis=0)
+    centred = sizes**-0.5 - (sizes**-0.5).mean()
+    return -(centred @ means) / (centred @ centred), means[-1]

@@ -37,6 +37,7 @@ def queue(material: Material) -> Section:
         ("Queued", count(len(rows)), "in the order of reading"),
         ("Price", price, f"budget {budget}"),
         ("Labels bought", count(bought), "for training, never for the hold-out"),
+        *_published(material.json("publication", "publication.json")),
         *_worth(forecast),
         *_gain(facts.get("control_arm")),
     ]
@@ -44,6 +45,15 @@ def queue(material: Material) -> Section:
     if len(rows) and material.gallery:
         blocks.append(_gallery(material, rows.head(material.gallery)))
     return Section(anchor, title, steps, lead, blocks)
+
+
+def _published(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Whether the queue lies before the clinicians."""
+    if not facts:
+        return []
+    if facts["wave"] is None:
+        return [("Published", "no", str(facts["why"]))]
+    return [("Published", f"wave {facts['wave']}", f"{counted(facts['images'], 'image')} before the clinicians")]
 
 
 def _worth(forecast: Mapping[str, Any]) -> list[tuple[str, str, str]]:

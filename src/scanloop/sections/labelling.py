@@ -26,6 +26,8 @@ class LabelConfig(Section):
         None, ge=0, description="Annotations of one calendar quarter (UTC); null: as many as the total allows"
     )
 
+    ari_fall: Share = Field(0.1, description="A new wave is asked for when the ARI of clusters and labels fell by more")
+
     @field_validator("store")
     @classmethod
     def _holds_no_password(cls, address: str | None) -> str | None:

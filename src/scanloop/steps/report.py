@@ -45,6 +45,7 @@ def report(  # noqa: PLR0913  a keyword for each kind of artifact that the page 
     promotion: Path | None = None,
     drift: Path | None = None,
     account: Path | None = None,
+    publication: Path | None = None,
     output: Path,
 ) -> ReportSummary:
     """Write `report.html`, self-contained: it opens from a mail or a USB stick and asks for nothing from outside.
@@ -68,6 +69,7 @@ def report(  # noqa: PLR0913  a keyword for each kind of artifact that the page 
         promotion: See validation.
         drift: See validation.
         account: See validation.
+        publication: Of `publish`; without it the page does not say whether the queue lies before the clinicians.
         output: Directory for the page.
 
     Raises:
@@ -82,6 +84,7 @@ def report(  # noqa: PLR0913  a keyword for each kind of artifact that the page 
         "catalog": catalog, "validation": validation, "encoder": encoder, "embeddings": embeddings, "triage": triage,
         "queue": queue, "labels": labels, "pseudo_labels": pseudo_labels, "baseline": baseline, "bundle": bundle,
         "evaluation": evaluation, "promotion": promotion, "drift": drift, "account": account,
+        "publication": publication,
     }  # fmt: skip
     there = {name: path for name, path in artifacts.items() if path is not None}
     words = {"title": config.title, "intended_use": config.intended_use, "licence": config.licence}
