@@ -13,7 +13,7 @@ from scanloop.labelling.app.refusals import CODES
 from scanloop.labelling.app.texts import LANGUAGES, language_of, texts_in
 from scanloop.labelling.label_errors import REASON
 
-KINDS = ("chance", "recheck", "unsure", "other")
+KINDS = ("chance", "recheck", "unsure", "spread", "other")
 APP = Path(__file__).parents[1] / "src" / "scanloop" / "labelling" / "app"
 
 
@@ -104,5 +104,6 @@ def test_reasons_become_kinds_that_the_page_has_words_for() -> None:
     unsure = reason_of("uncertainty 0.87 of 1, distance 0.12 to the nearest image wanted more or labelled")
     assert (unsure.kind, unsure.percent) == ("unsure", 87)
     assert reason_of("drawn at random, to see what choosing gains").kind == "chance"
+    assert reason_of("uncertainty 0.12 of 1, distance 0.12 to the nearest image").kind == "spread"
     assert reason_of(REASON).kind == "recheck"
     assert reason_of("because").kind == "other"

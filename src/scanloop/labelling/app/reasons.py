@@ -8,6 +8,8 @@ _KINDS = (
     ("recheck", re.compile(r"^chosen to check the labels")),
     ("unsure", re.compile(r"uncertainty (?P<share>[01]\.\d+) of 1")),
 )
+UNSURE = 0.5
+"""Uncertainty from which on it is what people are told."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Reason:
     """Why an image was chosen.
 
     Attributes:
-        kind: Key of the page's text: "chance", "recheck", "unsure"; "other" where only the queue's own words tell.
+        kind: Key of the page's text: "chance", "recheck", "unsure", "spread"; "other" where only the queue's own words tell.
         percent: How unsure the model is, of 100, where that is said.
         words: What the queue says.
     """
@@ -34,5 +36,7 @@ def reason_of(words: str) -> Reason:
     for kind, pattern in _KINDS:
         if found := pattern.search(words):
             share = found.groupdict().get("share")
+            if share is not None and float(share) < UNSURE:
+                return Reason("spread", None, words)  # what made it wanted is where it lies
             return Reason(kind, None if share is None else round(100 * float(share)), words)
     return Reason("other", None, words)
