@@ -135,6 +135,7 @@ def test_five_alike_images_are_shown_with_their_labels_and_that_is_written_down(
         assert np.array_equal(pixels(anna, f"/images/{number}/neighbours/{index}"), drawn(index))
     assert anna.get(f"/images/{number}/neighbours/5").status_code == 422
     assert [one.detail for one in site.events("neighbours")] == [{"shown": 5}]
+    assert [one.detail for one in site.events("neighbour")] == [{"index": index} for index in range(5)]
 
 
 def test_a_task_without_alike_images_or_a_models_word_says_so(site: Site) -> None:
@@ -239,6 +240,7 @@ def test_a_curator_raises_the_budget_stops_the_wave_and_takes_the_labels(make_si
     assert table[["slice_id", "label"]].to_numpy().tolist() == [["slice-00001", "normal"], ["slice-00002", "pneumonia"]]
     assert "attachment" in answer.headers["content-disposition"]
     assert len(site.events("export")) == 1
+    assert [one.detail for one in site.events("download")] == [{"labels": 2}]
 
 
 def test_every_view_and_answer_stands_in_the_audit_trail(site: Site) -> None:

@@ -41,31 +41,36 @@ def image_of(store: Store, reader: str, task: int) -> str:
     return str(about.slice_id)
 
 
-def neighbours_of(store: Store, reader: str, task: int) -> list[tuple[str, str]]:
-    """Slice id and label of the labelled images that are most alike, nearest first.
+def labels_of_neighbours(store: Store, reader: str, task: int) -> list[str]:
+    """Labels of the labelled images that are most alike, nearest first.
 
     Raises:
         LeaseError: The task is not theirs to see.
         RoleError: Nobody has this name.
     """
-    with store.reading() as session:
-        about = _about(session, reader, task, store.clock())
-    return [(str(one), str(label)) for one, label in about.neighbours or []]
-
-
-def look_at_neighbours(store: Store, reader: str, task: int) -> list[str]:
-    """Labels of the labelled images that are most alike, and the looking, written down.
-
-    Raises:
-        LeaseError: The task is not theirs to see.
-        RoleError: Nobody has this name.
-    """
-    found = neighbours_of(store, reader, task)
     with store.writing() as (session, now):
         who = find_reader(session, reader)
-        wave = session.scalar(select(Task.wave_id).where(Task.id == task))
-        record(session, now, "neighbours", reader=who, task=task, wave=wave, shown=len(found))
-    return [label for _, label in found]
+        about = _about(session, reader, task, now)
+        found = about.neighbours or []
+        record(session, now, "neighbours", reader=who, task=task, wave=about.wave_id, shown=len(found))
+    return [str(label) for _, label in found]
+
+
+def neighbour_of(store: Store, reader: str, task: int, index: int) -> str:
+    """Slice id of one of them, the nearest being number 0.
+
+    Raises:
+        LeaseError: The task is not theirs to see, or has fewer of them.
+        RoleError: Nobody has this name.
+    """
+    with store.writing() as (session, now):
+        who = find_reader(session, reader)
+        about = _about(session, reader, task, now)
+        found = about.neighbours or []
+        if not 0 <= index < len(found):
+            raise LeaseError("this task has no such neighbour")
+        record(session, now, "neighbour", reader=who, task=task, wave=about.wave_id, index=index)
+    return str(found[index][0])
 
 
 def reveal(store: Store, reader: str, task: int, *, beforehand: bool = False) -> ModelsWord:

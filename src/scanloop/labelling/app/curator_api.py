@@ -16,6 +16,8 @@ from scanloop.labelling.app.guards import Curator, Page
 from scanloop.labelling.app.reader_api import Asked
 from scanloop.labelling.export import export
 from scanloop.labelling.progress import Progress
+from scanloop.labelling.readers import find_reader
+from scanloop.labelling.store import record
 from scanloop.labelling.waves import LARGEST_CENTS, close_wave, raise_budget
 
 router = APIRouter()
@@ -72,11 +74,13 @@ class Csv(Response):
 
 
 @router.post("/api/curator/labels.csv", response_class=Csv)
-def labels(_: Curator, page: Page) -> Csv:
-    """The labels as of now; that they went out is written down."""
+def labels(me: Curator, page: Page) -> Csv:
+    """The labels as of now; that they went out, and to whom, is written down."""
     with tempfile.TemporaryDirectory() as folder:
         export(page.store, Path(folder) / "labels")
         table = read_table(Path(folder) / "labels", "labels.parquet")
+    with page.store.writing() as (session, now):
+        record(session, now, "download", reader=find_reader(session, me.reader, "curator"), labels=len(table))
     return Csv(table.to_csv(index=False), headers={"Content-Disposition": 'attachment; filename="labels.csv"'})
 
 

@@ -6,10 +6,9 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from scanloop.errors import LeaseError
 from scanloop.labelling.app.guards import Me, Page
 from scanloop.labelling.app.reasons import reason_of
-from scanloop.labelling.looking import image_of, look_at_neighbours, neighbours_of, reveal
+from scanloop.labelling.looking import image_of, labels_of_neighbours, neighbour_of, reveal
 from scanloop.labelling.progress import pace
 from scanloop.labelling.reading import MOST_HELD, Handed, NoTask, answer, next_task, release, withdraw
 from scanloop.labelling.settling import LARGEST_NUMBER
@@ -141,7 +140,7 @@ def give_back(me: Me, page: Page, task: TaskNumber) -> None:
 @router.post("/api/tasks/{task}/neighbours")
 def show_neighbours(me: Me, page: Page, task: TaskNumber) -> Neighbours:
     """Labels of the images that are most alike; that they were looked at is written down."""
-    return Neighbours(labels=look_at_neighbours(page.store, me.reader, task))
+    return Neighbours(labels=labels_of_neighbours(page.store, me.reader, task))
 
 
 @router.post("/api/tasks/{task}/reveal")
@@ -185,7 +184,4 @@ def image(me: Me, page: Page, task: TaskNumber) -> Png:
 @router.get("/images/{task}/neighbours/{index}", response_class=Png)
 def neighbour(me: Me, page: Page, task: TaskNumber, index: Annotated[int, Path(ge=0, le=4)]) -> Png:
     """One of the labelled images that are most alike."""
-    found = neighbours_of(page.store, me.reader, task)
-    if index >= len(found):
-        raise LeaseError("this task has no such neighbour")
-    return Png(page.pictures.png(found[index][0]))
+    return Png(page.pictures.png(neighbour_of(page.store, me.reader, task, index)))

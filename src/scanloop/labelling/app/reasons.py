@@ -17,7 +17,7 @@ class Reason:
     """Why an image was chosen.
 
     Attributes:
-        kind: Key of the page's text: "chance", "recheck", "unsure", "spread"; "other" where only the queue's own words tell.
+        kind: Key of the page's text: "chance", "recheck", "unsure", "spread"; "other" where the queue's words must do.
         percent: How unsure the model is, of 100, where that is said.
         words: What the queue says.
     """

@@ -72,7 +72,7 @@ function showWorth(forecast) {
   place.replaceChildren(
     element("p", forecast.f1_per_eur === null ? "" : say("curate", "worth_text", { value, low, high })),
     element("p", say("curate", verdict), { class: verdict === "stop" ? "warning" : "" }),
-    element("p", forecast.why, { class: "small" }),
+    element("p", forecast.f1_per_eur === null ? forecast.why : "", { class: "small" }),
   );
 }
 

@@ -33,14 +33,23 @@ const KEYS = {
   z: "undo", p: "word", n: "neighbours", g: "guidelines", "?": "help", escape: "escape", c: "comment",
 };
 
+/** Whether keys act on their own: a choice of this browser, for those who speak to it. */
+function switchOf(box) {
+  box.checked = localStorage.getItem("scanloop-keys") !== "off";
+  box.addEventListener("change", () => localStorage.setItem("scanloop-keys", box.checked ? "on" : "off"));
+  return box;
+}
+
 /** Call `actions` by name, and `give` with the place of a class, "unsure" or "bad image". */
 export function listen(actions, give) {
+  const keysOn = switchOf(document.querySelector("#keys-on"));
   document.addEventListener("keydown", (event) => {
     const field = event.target.closest("textarea, input:not([type=range])");
     if (event.ctrlKey || event.altKey || event.metaKey || (field && event.key !== "Escape")) return;
     if (document.querySelector("dialog[open]") && event.key !== "?") return;
     if (event.target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
     const key = event.key.toLowerCase();
+    if (!keysOn.checked && key !== "escape") return;
     const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1];
     const answer = digit ? Number(digit) - 1 : { u: "unsure", b: "bad image" }[key];
     if (answer !== undefined) {
