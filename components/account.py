@@ -22,6 +22,7 @@ def account(
     evaluation: Input[Artifact] = None,
     promotion: Input[Artifact] = None,
     drift: Input[Artifact] = None,
+    publication: Input[Artifact] = None,
     imported: list[str] = [],  # noqa: B006  a port's default; nothing changes it
     run_folder: str = "",
     code: str = "",
@@ -44,6 +45,7 @@ def account(
         evaluation: Artifact of `evaluate`.
         promotion: Artifact of `promote`.
         drift: Artifact of `detect_drift`.
+        publication: Artifact of `publish`.
         imported: Names of the artifacts above that an earlier run made and was charged for.
         run_folder: Folder of a local run, which receives the artifact under its name; empty in the cluster.
         code: Digest of the submitter's library; part of KFP's cache key, and checked against the image.
@@ -73,6 +75,7 @@ def account(
                 "evaluation": evaluation,
                 "promotion": promotion,
                 "drift": drift,
+                "publication": publication,
             }.items()
             if artifact
         },

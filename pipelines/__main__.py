@@ -125,10 +125,10 @@ def trigger(
     labels: Annotated[str | None, typer.Option(help="Address below which labels are put, with --host")] = None,
 ) -> None:
     """Start improve when the wave is read to the end, and ask for a wave when clusters left the labels behind."""
-    from pipelines.trigger import Here, There, tick, watch_store
+    from pipelines.trigger import Here, Place, There, tick, watch_store
 
     values = load_config(config, tuple(overrides or ()))
-    place: Here | There = Here(run_.absolute())
+    place: Place = Here(run_.absolute())
     if host is not None:
         if labels is None:
             raise ConfigError("--host needs --labels: an address that the cluster reads, such as s3://bucket/labels")

@@ -128,6 +128,5 @@ def closing_part(
         given: Artifacts of an earlier run: the page shows them, and they are not charged again.
     """
     told = (given or {}) | made
-    priced = {name: artifact for name, artifact in told.items() if name != "publication"}  # takes no time to speak of
-    spent = settings.task(account, configs["account"], imported=sorted(given or {}), **priced)
+    spent = settings.task(account, configs["account"], imported=sorted(given or {}), **told)
     settings.task(report, configs["report"], account=spent, **told)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pipelines.cluster.submit import Target, submit
 from pipelines.local import run_locally
@@ -16,6 +16,18 @@ from scanloop.steps.publish import publish
 
 if TYPE_CHECKING:
     from scanloop.labelling.store import Store
+
+
+class Place(Protocol):
+    """Where rounds run."""
+
+    def improve(self, store: "Store", config: RunConfig, wave: str) -> str:
+        """Learn from all labels that were read up to the end of a wave; where the run is."""
+        ...
+
+    def ask(self, config: RunConfig) -> str:
+        """Have the next images chosen and published; what came of it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,7 @@ class There:
 def tick(
     store: "Store",
     config: RunConfig,
-    place: Here | There,
+    place: Place,
     triages: tuple[Path, Path] | None,
     say: Callable[[str], None],
 ) -> bool:

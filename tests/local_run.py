@@ -14,8 +14,8 @@ from scanloop.artifacts import KINDS, is_exempt
 from scanloop.provenance import file_digest
 
 ROOT = Path(__file__).parents[1]
-ASIDE = ("external", "label_errors", "quality")
-"""Made by commands of their own, beside the loop."""
+ASIDE = ("external", "label_errors", "quality", "publication")
+"""Made beside the loop: by commands of their own, or by intake."""
 ARTIFACTS = (*(kind for kind in KINDS if kind not in ASIDE), "baseline")
 TINY = """
 name: tiny

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from scanloop.artifacts import read_json
 from scanloop.build import read_key
@@ -40,19 +41,8 @@ def learning_due(store: Store) -> Demand:
         wave = session.scalars(select(Wave).order_by(Wave.id.desc()).limit(1)).one_or_none()
         if wave is None:
             return Demand(False, "no wave was published yet")
-        tasks = select(Task.id).where(Task.wave_id == wave.id)
-        lacking = tasks.where(Task.slots > 0) if wave.closed_at is None else tasks.where(Task.id < 0)
-        held = select(Lease.id).join(Task, Task.id == Lease.task_id).where(Task.wave_id == wave.id)
-        open_ones = {
-            "lack readings": lacking,
-            "lie before readers": held,
-            "wait for an adjudicator": tasks.where(Task.disputed),
-        }
-        counts = {what: session.scalar(select(func.count()).select_from(query.subquery())) or 0
-                  for what, query in open_ones.items()}  # fmt: skip
-        if any(counts.values()):
-            told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-            return Demand(False, f"images of wave {wave.id}: {told}", str(wave.id))
+        if left := _left(session, wave):
+            return Demand(False, f"images of wave {wave.id}: {left}", str(wave.id))
         read = standing().join(Task, Task.id == Reading.task_id).where(Task.wave_id == wave.id)
         if not session.scalar(select(func.count()).select_from(read.subquery())):
             return Demand(False, f"nobody read an image of wave {wave.id}", str(wave.id))
@@ -66,7 +56,7 @@ def wave_due(store: Store, baseline: Path, triage: Path, most: float) -> Demand:
     """Whether clusters agree so much less with the labels than they did that a new wave should be read.
 
     Args:
-        store: The label store: a wave that is open is read first, and a triage asks once.
+        store: The label store: a wave that is being read is read to its end first, and a triage asks once.
         baseline: Artifact of `triage` that the labels were chosen by.
         triage: That of today's archive.
         most: Largest fall of the adjusted Rand index that is borne, as a share of the baseline's.
@@ -82,12 +72,27 @@ def wave_due(store: Store, baseline: Path, triage: Path, most: float) -> Demand:
         return Demand(False, f"{told}; {100 * most:.0f} % are borne")
     key = read_key(triage)
     with store.reading() as session:
-        if session.scalar(select(Wave.id).where(Wave.closed_at.is_(None)).limit(1)) is not None:
-            return Demand(False, f"{told}; a wave is open already", key)
+        wave = session.scalars(select(Wave).where(Wave.closed_at.is_(None)).limit(1)).one_or_none()
+        if wave is not None and (left := _left(session, wave)):
+            return Demand(False, f"{told}; wave {wave.id} is being read ({left})", key)
         asked = session.scalars(select(Event.detail).where(Event.kind == REQUESTED))
         if any(detail.get("triage") == key for detail in asked):
             return Demand(False, f"{told}; a wave was asked for already", key)
     return Demand(True, told, key)
+
+
+def _left(session: Session, wave: Wave) -> str:
+    """What of a wave is still to be done, in words; nothing where it is read to the end."""
+    tasks = select(Task.id).where(Task.wave_id == wave.id)
+    counted = {
+        "lack readings": tasks.where(Task.slots > 0),
+        "lie before readers": select(Lease.id).join(Task, Task.id == Lease.task_id).where(Task.wave_id == wave.id),
+        "wait for an adjudicator": tasks.where(Task.disputed),
+    }
+    if wave.closed_at is not None:
+        del counted["lack readings"]
+    counts = {what: session.scalar(select(func.count()).select_from(part.subquery())) for what, part in counted.items()}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def note_learnt(store: Store, wave: int, run: str) -> None:

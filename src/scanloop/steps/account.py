@@ -59,6 +59,7 @@ def account(  # noqa: PLR0913  a keyword for each kind of artifact that costs no
     evaluation: Path | None = None,
     promotion: Path | None = None,
     drift: Path | None = None,
+    publication: Path | None = None,
     output: Path,
 ) -> AccountSummary:
     """Write `ledger.json`: node time of each given artifact and the labels, priced, against the cap.
@@ -81,6 +82,7 @@ def account(  # noqa: PLR0913  a keyword for each kind of artifact that costs no
         evaluation: See validation.
         promotion: See validation.
         drift: See validation.
+        publication: See validation.
         output: Directory to fill.
 
     Raises:
@@ -91,6 +93,7 @@ def account(  # noqa: PLR0913  a keyword for each kind of artifact that costs no
         "catalog": catalog, "validation": validation, "encoder": encoder, "embeddings": embeddings, "triage": triage,
         "queue": queue, "labels": labels, "pseudo_labels": pseudo_labels, "baseline": baseline, "bundle": bundle,
         "evaluation": evaluation, "promotion": promotion, "drift": drift,
+        "publication": publication,
     })  # fmt: skip
     node = load_prices().of(config.node)
     prices, unpriced = _label_prices(queue, None if "labels" in config.imported else labels)
