@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from chain import Chain
 from dicom_objects import samples  # noqa: F401  # a fixture of the tests of DICOM
+from label_pages import make_site, site  # noqa: F401  # fixtures of the tests of the clinicians' page
 from label_stores import address, clock, postgres, store  # noqa: F401  # fixtures of the tests of the label store
 from object_store import bucket, credentials, moto_url  # noqa: F401  # fixtures of the tests of storage
 from served import bundle, client, served_folder, server  # noqa: F401  # fixtures of the tests of serving

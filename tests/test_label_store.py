@@ -16,7 +16,7 @@ from scanloop.labelling.double_reading import DoubleReading
 from scanloop.labelling.export import export
 from scanloop.labelling.reading import withdraw
 from scanloop.labelling.schema import APPEND_ONLY, Base
-from scanloop.labelling.store import Store, open_store
+from scanloop.labelling.store import Store, _address, _engine, _migrate, open_store
 
 
 def execute(store: Store, sql: str) -> int:
@@ -78,6 +78,28 @@ def test_migrations_from_nothing_make_exactly_the_tables_of_the_code(store: Stor
         assert compare_metadata(context, Base.metadata) == []
 
 
+def test_a_store_of_the_first_schema_is_brought_up_to_date_with_all_that_was_read(address: str) -> None:
+    engine = _engine(_address(address))
+    with engine.connect() as connection, connection.begin():
+        _migrate(connection, "0001")
+        for row in (
+            "INSERT INTO readers (id, name, role, added_at) VALUES (1, 'anna', 'reader', '2026-03-01 08:00:00')",
+            "INSERT INTO waves VALUES (1, 'key', 'd', '[\"normal\"]', 55, 1000, 55, 'none', 2, 0.1, 0, "
+            "'2026-03-01 08:00:00', NULL)",
+            "INSERT INTO tasks VALUES (1, 1, 'slice', 1, 'train', 'why', NULL, 1, 0, false)",
+            "INSERT INTO readings VALUES (1, 1, 1, 'normal', NULL, 'token', 55, NULL, '2026-03-01 08:01:00')",
+        ):
+            connection.exec_driver_sql(row)
+    engine.dispose()
+    opened = open_store(address)
+    assert fetch(opened, "SELECT name, disabled_at FROM readers") == [("anna", None)]
+    assert fetch(opened, "SELECT slice_id, probabilities, neighbours FROM tasks") == [("slice", None, None)]
+    assert fetch(opened, "SELECT answer, paid_cents FROM readings") == [("normal", 55)]
+    with pytest.raises(DBAPIError, match="only ever added"):
+        execute(opened, "DELETE FROM readings")
+    opened.engine.dispose()
+
+
 def test_many_may_open_a_new_store_at_once_and_it_is_migrated_once(address: str) -> None:
     found: list[object] = []
 
@@ -94,12 +116,12 @@ def test_many_may_open_a_new_store_at_once_and_it_is_migrated_once(address: str)
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [[("0001",)]] * 8
+    assert found == [[("0002",)]] * 8
 
 
 def test_a_store_that_a_newer_scanloop_made_is_refused_and_left_as_it_is(store: Store, address: str) -> None:
     execute(store, "UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(LabellingError, match=r"newer scanloop made this label store .schema 9999, .* 0001.*update"):
+    with pytest.raises(LabellingError, match=r"newer scanloop made this label store .schema 9999, .* 0002.*update"):
         open_store(address)
     assert fetch(store, "SELECT version_num FROM alembic_version") == [("9999",)]
 

@@ -10,7 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from scanloop import __version__, external_command, forget_command, study_command, unpromote_command
+from scanloop import (
+    __version__,
+    external_command,
+    forget_command,
+    study_command,
+    unpromote_command,
+)
 from scanloop.config import STEPS
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scanloop import label_errors_command, label_files_command
+from scanloop import label_errors_command, label_files_command, label_serve_command
 from scanloop.config import LabelConfig
 from scanloop.errors import ConfigError
 from scanloop.label_options import ConfigOption, StoreOption, opened, section
@@ -27,6 +27,8 @@ label = typer.Typer(
 label.command("errors", epilog=label_errors_command.EXAMPLES)(label_errors_command.errors)
 label.add_typer(label_files_command.label_studio, name="label-studio")
 label.add_typer(label_files_command.csv, name="csv")
+label.add_typer(label_serve_command.reader, name="reader")
+label.command("serve", epilog=label_serve_command.SERVE_EXAMPLES)(label_serve_command.serve)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON")]
 

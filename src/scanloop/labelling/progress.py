@@ -11,7 +11,7 @@ from scanloop.labelling.schema import Lease, Reader, Reading, Task, Wave
 from scanloop.labelling.settling import standing
 from scanloop.labelling.store import Store
 
-PACE = timedelta(hours=1)
+PACE, LATELY = timedelta(hours=1), timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,44 @@ def progress(store: Store, reader: str) -> Progress | None:
             mine=count(mine),
             my_last_hour=count(mine.where(Reading.at > store.clock() - PACE)),
         )
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What one reader read: their readings of a wave that stand, and all of the last hour and ten minutes that do."""
+
+    mine: int
+    last_hour: int
+    last_ten_minutes: int
+
+
+def pace(store: Store, reader: str, wave: int) -> Pace:
+    """How fast somebody reads; it looks at their own readings alone.
+
+    Args:
+        store: The label store.
+        reader: Their name.
+        wave: Number of the wave that `mine` counts.
+    """
+    with store.reading() as session:
+        who = select(Reader.id).where(Reader.name == reader).scalar_subquery()
+        mine = standing().where(Reading.reader_id == who)
+        of_wave = mine.join(Task, Task.id == Reading.task_id).where(Task.wave_id == wave)
+        now = store.clock()
+
+        def count(query: Any) -> int:
+            return session.scalar(select(func.count()).select_from(query.subquery())) or 0
+
+        lately = [count(mine.where(Reading.at > now - over)) for over in (PACE, LATELY)]
+        return Pace(count(of_wave), *lately)
+
+
+def last_hour(store: Store) -> dict[str, int]:
+    """Readings within the last hour that stand, by reader."""
+    with store.reading() as session:
+        lately = standing().where(Reading.at > store.clock() - PACE).subquery()
+        query = select(Reader.name, func.count()).join(lately, lately.c.reader_id == Reader.id).group_by(Reader.name)
+        return dict(session.execute(query).tuples().all())
 
 
 def money_left(session: Session, wave: int) -> int:

@@ -1,10 +1,11 @@
 """Who reads: readers with a role, known by name."""
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from scanloop.errors import LabellingError, RoleError
-from scanloop.labelling.schema import Reader
+from scanloop.labelling.schema import PageSession, Reader
+from scanloop.labelling.settling import hand_back
 from scanloop.labelling.store import Store, record
 
 ROLES = ("reader", "adjudicator", "curator")
@@ -18,7 +19,7 @@ def add_reader(store: Store, name: str, role: str = "reader") -> int:
     Raises:
         LabellingError: The name is empty, too long or holds characters that cannot be seen, or there is no such role.
     """
-    if not _is_name(name):
+    if not is_name(name):
         raise LabellingError(f"a reader's name has 1 to {LONGEST_NAME} characters that can be seen")
     if role not in ROLES:
         raise LabellingError(f"there is no role {role!r}; roles are {', '.join(ROLES)}")
@@ -36,20 +37,62 @@ def add_reader(store: Store, name: str, role: str = "reader") -> int:
         return number
 
 
+def disable_reader(store: Store, name: str) -> None:
+    """Log a reader out everywhere, hand back the tasks in their hands, and refuse them from now on; twice is as once.
+
+    What they read stays and counts.
+
+    Raises:
+        RoleError: Nobody has this name.
+    """
+    with store.writing(alone=True) as (session, at):
+        who = _known(session, name)
+        session.execute(delete(PageSession).where(PageSession.reader_id == who))
+        hand_back(session, who, at)
+        off = update(Reader).where(Reader.id == who, Reader.disabled_at.is_(None)).values(disabled_at=at)
+        if session.execute(off.returning(Reader.id)).scalar_one_or_none() is not None:
+            record(session, at, "disable", reader=who)
+
+
+def enable_reader(store: Store, name: str) -> None:
+    """Let a reader who was disabled read again.
+
+    Raises:
+        RoleError: Nobody has this name.
+    """
+    with store.writing(alone=True) as (session, at):
+        who = _known(session, name)
+        on = update(Reader).where(Reader.id == who, Reader.disabled_at.is_not(None)).values(disabled_at=None)
+        if session.execute(on.returning(Reader.id)).scalar_one_or_none() is not None:
+            record(session, at, "enable", reader=who)
+
+
 def find_reader(session: Session, name: str, role: str = "reader") -> int:
     """Number of a reader who has this role, locked until the transaction ends: a reader does one thing at a time.
 
     Raises:
         RoleError: Nobody has this name, or their role does not include the one asked for.
     """
-    query = select(Reader.id, Reader.role).where(Reader.name == name).with_for_update(key_share=True)
-    found = session.execute(query).one_or_none() if _is_name(name) else None
+    query = select(Reader.id, Reader.role, Reader.disabled_at).where(Reader.name == name)
+    found = session.execute(query.with_for_update(key_share=True)).one_or_none() if is_name(name) else None
     if found is None:
         raise RoleError("nobody with this name reads here; a curator adds readers")
+    if found.disabled_at is not None:
+        raise RoleError("this reader was disabled; a curator enables them again")
     if ROLES.index(found.role) < ROLES.index(role):
         raise RoleError(f"this needs the role {role}, and this reader's is {found.role}; a curator changes roles")
     return int(found.id)
 
 
-def _is_name(name: str) -> bool:
+def _known(session: Session, name: str) -> int:
+    """Number of a reader, disabled or not."""
+    query = select(Reader.id).where(Reader.name == name).with_for_update()
+    found = session.execute(query).scalar_one_or_none() if is_name(name) else None
+    if found is None:
+        raise RoleError("nobody with this name reads here; a curator adds readers")
+    return int(found)
+
+
+def is_name(name: str) -> bool:
+    """Whether a text can be a reader's name."""
     return bool(name.strip()) and len(name) <= LONGEST_NAME and name.isprintable()

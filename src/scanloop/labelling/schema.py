@@ -54,7 +54,10 @@ class Base(DeclarativeBase):
         datetime: UtcTime(),
         int: Integer(),
         dict[str, Any]: JSON(),
+        dict[str, Any] | None: JSON(none_as_null=True),
         list[str]: JSON(),
+        list[float] | None: JSON(none_as_null=True),
+        list[list[str]] | None: JSON(none_as_null=True),
     }
 
 
@@ -68,10 +71,35 @@ class Reader(Base):
     name: Mapped[str] = mapped_column(unique=True)
     role: Mapped[str]
     added_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class Password(Base):
+    """A reader's password, as Argon2id's hash of it alone."""
+
+    __tablename__ = "passwords"
+
+    reader_id: Mapped[int] = mapped_column(ForeignKey("readers.id"), primary_key=True, autoincrement=False)
+    hash: Mapped[str]
+    set_at: Mapped[datetime]
+
+
+class PageSession(Base):
+    """Somebody who is logged in on the page. `digest` is SHA-256 of what the browser holds, which is stored nowhere."""
+
+    __tablename__ = "sessions"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    reader_id: Mapped[int] = mapped_column(ForeignKey("readers.id"), index=True)
+    began_at: Mapped[datetime] = mapped_column(index=True)
+    seen_at: Mapped[datetime]
 
 
 class Wave(Base):
-    """A published queue. What is paid and what is handed out stand together in `committed_cents`, never over budget."""
+    """A published queue. What is paid and what is handed out stand together in `committed_cents`, never over budget.
+
+    `forecast` is what the queue says that the next labels are worth; null where it says nothing.
+    """
 
     __tablename__ = "waves"
     __table_args__ = (
@@ -90,12 +118,17 @@ class Wave(Base):
     readings: Mapped[int]
     share: Mapped[float] = mapped_column(Float)
     seed: Mapped[int] = mapped_column(BigInteger)
+    forecast: Mapped[dict[str, Any] | None]
     published_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
 
 
 class Task(Base):
-    """One image to read. `slots` counts the readings that are still to be handed out."""
+    """One image to read. `slots` counts the readings that are still to be handed out.
+
+    `probabilities` are the model's, calibrated, in the order of the wave's classes; `neighbours` are the nearest
+    labelled images, nearest first, each as its slice id and its label. Null where nobody said any.
+    """
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -118,6 +151,8 @@ class Task(Base):
     wanted: Mapped[int]
     slots: Mapped[int]
     disputed: Mapped[bool]
+    probabilities: Mapped[list[float] | None]
+    neighbours: Mapped[list[list[str]] | None]
 
 
 class Lease(Base):
@@ -142,11 +177,12 @@ class Reading(Base):
         CheckConstraint("(answer IS NULL) = (withdraws IS NOT NULL)", name="readings_kind"),
         CheckConstraint("(answer IS NULL) = (token IS NULL)", name="readings_token"),
         Index("readings_task_reader", "task_id", "reader_id"),
+        Index("readings_reader_at", "reader_id", "at"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
-    reader_id: Mapped[int] = mapped_column(ForeignKey("readers.id"), index=True)
+    reader_id: Mapped[int] = mapped_column(ForeignKey("readers.id"))
     answer: Mapped[str | None]
     withdraws: Mapped[int | None] = mapped_column(ForeignKey("readings.id"), unique=True)
     token: Mapped[str | None] = mapped_column(unique=True)

@@ -1,5 +1,6 @@
 """What stands of a task's readings: how many are still to be handed out, and whether they wait for an adjudicator."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -61,7 +62,17 @@ def expire(session: Session, now: datetime) -> None:
     """Take back the tasks whose lease is over, and free the money that was held for them."""
     query = select(Lease.id, Lease.task_id, Lease.reader_id, Task.wave_id).join(Task, Task.id == Lease.task_id)
     over = query.where(Lease.expires_at <= now).order_by(Lease.task_id).limit(100)
-    rows = session.execute(over.with_for_update(of=Lease, skip_locked=True)).all()
+    _take_back(session, session.execute(over.with_for_update(of=Lease, skip_locked=True)).all(), now, "expire")
+
+
+def hand_back(session: Session, reader: int, now: datetime) -> None:
+    """Take back all tasks in a reader's hands, and free the money that was held for them."""
+    query = select(Lease.id, Lease.task_id, Lease.reader_id, Task.wave_id).join(Task, Task.id == Lease.task_id)
+    held = query.where(Lease.reader_id == reader).order_by(Lease.task_id).with_for_update(of=Lease)
+    _take_back(session, session.execute(held).all(), now, "release")
+
+
+def _take_back(session: Session, rows: Sequence[Any], now: datetime, kind: str) -> None:
     if not rows:
         return
     session.execute(delete(Lease).where(Lease.id.in_([row.id for row in rows])))
@@ -69,7 +80,7 @@ def expire(session: Session, now: datetime) -> None:
         lock_task(session, task)
         settle(session, task)
     for row in rows:
-        record(session, now, "expire", reader=row.reader_id, task=row.task_id, wave=row.wave_id)
+        record(session, now, kind, reader=row.reader_id, task=row.task_id, wave=row.wave_id)
     for wave in sorted({row.wave_id for row in rows}):
         give_back(session, wave, sum(row.wave_id == wave for row in rows))
 

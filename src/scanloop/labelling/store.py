@@ -157,17 +157,17 @@ def _engine(address: URL) -> Engine:
     return engine
 
 
-def _migrate(connection: Connection) -> None:
+def _migrate(connection: Connection, revision: str = "head") -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     scripts = ScriptDirectory.from_config(config)
-    for revision in MigrationContext.configure(connection).get_current_heads():
+    for found in MigrationContext.configure(connection).get_current_heads():
         try:
-            scripts.get_revision(revision)
+            scripts.get_revision(found)
         except CommandError as error:
             raise LabellingError(
                 f"{connection.engine.url.render_as_string()}: a newer scanloop made this label store (schema "
-                f"{revision}, this one knows up to {scripts.get_current_head()}); update scanloop"
+                f"{found}, this one knows up to {scripts.get_current_head()}); update scanloop"
             ) from error
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

@@ -1,6 +1,6 @@
 """Waves: a queue is published once and becomes tasks; the next one closes it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +22,7 @@ from scanloop.labelling.settling import settle, standing
 from scanloop.labelling.store import Store, record
 
 ROWS_AT_ONCE = 1000
+LARGEST_CENTS = 10**13
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class _Queue:
     price_cents: int
     budget_cents: int
     rows: pd.DataFrame
+    forecast: dict[str, Any] | None
 
 
 def publish(
@@ -125,6 +127,35 @@ def close_wave(store: Store, by: str) -> int | None:
         return _close_open(session, at, find_reader(session, by, "curator"))
 
 
+def raise_budget(store: Store, by: str, budget_eur: Decimal) -> int:
+    """Number of the open wave, whose readings may cost this much together from now on; the same again is as once.
+
+    Args:
+        store: The label store.
+        by: Name of a curator.
+        budget_eur: All that the wave may cost, in euros; no less than what it may cost already.
+
+    Raises:
+        RoleError: The name is no curator's.
+        LabellingError: No wave is open, or the amount is smaller than the budget is or no whole number of cents.
+    """
+    budget = cents(budget_eur)
+    if budget > LARGEST_CENTS:
+        raise LabellingError(f"EUR {budget_eur} is more than a wave's budget can be")
+    with store.writing() as (session, at):
+        who = find_reader(session, by, "curator")
+        query = select(Wave.id, Wave.budget_cents).where(Wave.closed_at.is_(None)).with_for_update()
+        wave = session.execute(query).one_or_none()
+        if wave is None:
+            raise LabellingError("no wave is open; publish a queue, whose budget is given with it")
+        if budget < wave.budget_cents:
+            raise LabellingError("a budget is only ever raised; close the wave to spend no more of it")
+        if budget > wave.budget_cents:
+            session.execute(update(Wave).where(Wave.id == wave.id).values(budget_cents=budget))
+            record(session, at, "budget", reader=who, wave=wave.id, before=wave.budget_cents, after=budget)
+        return int(wave.id)
+
+
 def cents(euros: Any) -> int:
     """Whole cents in an amount of euros.
 
@@ -154,7 +185,9 @@ def _read(queue: Path, catalog: Path, budget_eur: Decimal | None) -> _Queue:
     if reserved := [name for name in classes if name in NO_LABEL]:
         raise LabellingError(f"the class {reserved[0]!r} is called like an answer that gives no label; rename it")
     rows = rows.sort_values("rank").assign(purpose=rows["purpose"].fillna("train"), reason=rows["reason"].fillna(""))
-    return _Queue(read_key(queue), str(about["data_digest"]), classes, cents(price), cents(budget), rows)
+    return _Queue(
+        read_key(queue), str(about["data_digest"]), classes, cents(price), cents(budget), rows, facts.get("forecast")
+    )
 
 
 def _within(rows: pd.DataFrame, wanted: _Queue, policy: DoubleReading, left: int | None) -> tuple[pd.DataFrame, int]:
@@ -183,7 +216,7 @@ def _insert_wave(session: Session, wanted: _Queue, policy: DoubleReading, at: An
         "queue_key": wanted.key, "data_digest": wanted.data_digest, "classes": wanted.classes,
         "price_cents": wanted.price_cents, "budget_cents": wanted.budget_cents, "committed_cents": 0,
         "double": policy.which, "readings": policy.readings, "share": policy.share, "seed": policy.seed,
-        "published_at": at,
+        "forecast": wanted.forecast, "published_at": at,
     }  # fmt: skip
     return session.execute(insert(Wave).values(values).returning(Wave.id)).scalar_one()
 
@@ -193,8 +226,19 @@ def _task(row: Mapping[Any, Any], wave: int, policy: DoubleReading, labels: Mapp
     return {
         "wave_id": wave, "slice_id": row["slice_id"], "rank": int(row["rank"]), "purpose": row["purpose"],
         "reason": row["reason"], "model_label": labels.get(row["slice_id"]), "wanted": count, "slots": count,
-        "disputed": False,
+        "disputed": False, "probabilities": _numbers(row.get("probabilities")),
+        "neighbours": _pairs(row.get("neighbours"), row.get("neighbour_labels")),
     }  # fmt: skip
+
+
+def _numbers(values: Any) -> list[float] | None:
+    return [float(value) for value in values] if isinstance(values, Sequence | np.ndarray) else None
+
+
+def _pairs(ids: Any, labels: Any) -> list[list[str]] | None:
+    if not isinstance(ids, Sequence | np.ndarray) or not isinstance(labels, Sequence | np.ndarray):
+        return None
+    return [[str(one), str(label)] for one, label in zip(ids, labels, strict=True)]
 
 
 def _taken(session: Session) -> set[str]:
