@@ -165,9 +165,8 @@ def test_an_artifact_without_a_file_is_not_whole_and_the_file_is_named(tmp_path:
 
 def test_every_step_fills_the_kind_that_the_command_line_names() -> None:
     assert tuple(ARTIFACT_OF) == STEPS
-    assert set(ARTIFACT_OF.values()) | {"external", "label_errors", "quality"} == set(
-        KINDS
-    )  # of commands that no pipeline runs
+    of_commands = {"external", "label_errors", "quality"}  # that no pipeline runs
+    assert set(ARTIFACT_OF.values()) | of_commands == set(KINDS)
     for step, kind in ARTIFACT_OF.items():
         module = importlib.import_module(f"scanloop.steps.{step}")
         assert f'@step("{kind}"' in Path(str(module.__file__)).read_text(), step
