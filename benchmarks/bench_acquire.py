@@ -27,6 +27,7 @@ STEPS = (10, 20, 30, 40, 50, 60, 80, 100, 130, 160, 200, 250, 300, 400, 500)
 SETS = ("kermany", "pneumoniamnist", "breastmnist", "kermany_causes")
 PENALTY, FOLDS, GOAL, CONTROL, BREADTH = 0.01, 5, 0.95, 0.05, 8
 START, RESAMPLES, PRICE_EUR = 2, 2000, 0.55
+OTHERS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:olive", "tab:cyan")
 GIVEN, FORECAST_AT = 100, {100: 200, 200: 400}
 
 
@@ -184,6 +185,27 @@ def coverage(runs: list[dict[int, list[float]]]) -> dict[int, Any]:
     return found
 
 
+def drawing(figures: dict[str, Any]) -> Any:
+    """Curves of each policy, a panel a set; random draws in black, `auto` in front."""
+    from matplotlib.figure import Figure
+
+    sets = [name for name in figures if isinstance(figures[name], dict)]
+    figure = Figure(figsize=(9, 3 * ((len(sets) + 1) // 2)), layout="constrained")
+    for place, name in enumerate(sets, start=1):
+        axes = figure.add_subplot((len(sets) + 1) // 2, 2, place)
+        for number, (policy, about) in enumerate(sorted(figures[name]["policies"].items())):
+            points = {int(step): value for step, value in about["macro_f1"].items()}
+            colour, width, order = {"auto": ("red", 2.5, 3), "random": ("black", 2.0, 2)}.get(
+                policy, (OTHERS[number % len(OTHERS)], 1.0, 1)
+            )
+            axes.plot([*points], [*points.values()], color=colour, lw=width, zorder=order, label=policy)
+        axes.axhline(figures[name]["goal"], color="grey", lw=0.8, ls=":")
+        axes.set(xscale="log", title=name, xlabel="labels", ylabel="macro-F1", ylim=(figures[name]["goal"] - 30, None))
+        axes.set_xticks([10, 20, 50, 100, 200, 500], ["10", "20", "50", "100", "200", "500"])
+    axes.legend(fontsize=7, ncols=2)
+    return figure
+
+
 def main() -> None:
     """Run each policy on each set; write one JSON a set and policy, and print the comparison."""
     from scanloop.acquisition.policy import POLICIES
@@ -210,6 +232,7 @@ def main() -> None:
         figures[name] = found | {"seconds": round(time.perf_counter() - started, 1)}
         print(json.dumps({name: figures[name]}), flush=True)
     (arguments.output / "comparison.json").write_text(json.dumps(figures, indent=1))
+    drawing(figures).savefig(arguments.output / "curves.png", dpi=110)
 
 
 if __name__ == "__main__":
