@@ -83,7 +83,7 @@ def test_two_readers_read_fifty_images_by_keyboard_an_adjudicator_decides_where_
                 window.press("2" if (number % 2 == 0) != differs else "1")
                 window.page.wait_for_timeout(LOOKS_MS if name == "anna" else 0)
             window.saved()
-            times.append(window.key_to_image_ms())
+            times.append(window.key_to_image_ms(IMAGES))
             windows.append(window)
         adjudicator = open_window(browser, site, "ada", "/adjudicate")
         adjudicator.page.wait_for_selector("#readings div")

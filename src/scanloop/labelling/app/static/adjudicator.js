@@ -86,19 +86,19 @@ async function give(answer) {
   isBusy = true;
   try {
     await post(`/api/disputes/${dispute.task}/decide`, { answer: given, comment: one("#comment").value });
-    panels.tell(say("adjudicate", "decided", { answer: named(given) }));
-    decided.add(dispute.task);
-    pixels.delete(dispute.task);
-    one("#comment").value = "";
-    disputes.shift();
-    await show();
-    one("#image").dataset.answered = Number(one("#image").dataset.answered ?? 0) + 1;
-    await look();
   } catch (error) {
-    fail(error);
+    return fail(error);
   } finally {
     isBusy = false;
   }
+  panels.tell(say("adjudicate", "decided", { answer: named(given) }));
+  decided.add(dispute.task);
+  pixels.delete(dispute.task);
+  one("#comment").value = "";
+  disputes = disputes.filter((other) => other !== dispute);
+  await show();
+  one("#image").dataset.answered = Number(one("#image").dataset.answered ?? 0) + 1;
+  await look().catch(fail);
 }
 
 function fail(error) {
