@@ -159,8 +159,11 @@ class Window:
         """Wait until every answer is in the store."""
         self.until("#saved", "All saved")
 
-    def key_to_image_ms(self) -> list[float]:
-        """Milliseconds from each answer's key to the frame that showed the next image."""
+    def key_to_image_ms(self, keys: int) -> list[float]:
+        """Milliseconds from each answer's key to the frame that showed the next image, once that many are drawn."""
+        self.page.wait_for_function(
+            "keys => performance.getEntriesByName('key to next image').length >= keys", arg=keys
+        )
         entries = "() => performance.getEntriesByName('key to next image').map(one => one.duration)"
         return [float(one) for one in self.page.evaluate(entries)]
 

@@ -135,7 +135,9 @@ def test_every_answer_carries_the_headers_that_shut_the_page_in(site: Site) -> N
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
-    assert [one.headers["cache-control"] for one in answers[:3]] == ["no-store", "max-age=86400", "no-store"]
+    known = browser.get("/static/reader.js", headers={"If-None-Match": answers[1].headers["etag"]})
+    assert (known.status_code, known.headers["cache-control"]) == (304, "no-cache"), "asked for again, sent once"
+    assert [one.headers["cache-control"] for one in answers[:3]] == ["no-store", "no-cache", "no-store"]
 
 
 def test_a_body_without_a_length_is_bounded_as_well(site: Site) -> None:

@@ -12,9 +12,10 @@ from label_pages import PASSWORD
 from playwright.sync_api import Browser
 from sqlalchemy import select, update
 
+from scanloop.labelling.adjudication import adjudicate, disputes
 from scanloop.labelling.passwords import set_password
 from scanloop.labelling.readers import add_reader, disable_reader
-from scanloop.labelling.reading import Handed, next_task, release
+from scanloop.labelling.reading import Handed, answer, next_task, release
 from scanloop.labelling.schema import Event, Lease, Reader, Reading, Task
 
 IMAGES, QUEUED, MOST_MS = 50, 10_000, 100
@@ -82,7 +83,7 @@ def test_two_readers_read_fifty_images_by_keyboard_an_adjudicator_decides_where_
                 window.press("2" if (number % 2 == 0) != differs else "1")
                 window.page.wait_for_timeout(LOOKS_MS if name == "anna" else 0)
             window.saved()
-            times.append(window.key_to_image_ms())
+            times.append(window.key_to_image_ms(IMAGES))
             windows.append(window)
         adjudicator = open_window(browser, site, "ada", "/adjudicate")
         adjudicator.page.wait_for_selector("#readings div")
@@ -264,3 +265,26 @@ def test_every_control_is_large_enough_for_a_finger_has_a_name_and_stands_on_the
         wrong = window.page.evaluate(SMALL_OR_NAMELESS)
         assert wrong == [], path
         assert window.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), path
+
+
+def test_a_dispute_that_somebody_else_decided_gives_way_with_a_word_and_takes_no_key(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with served(tmp_path, 12, phantoms(20, 64)) as site:
+        for name, given in (("anna", "normal"), ("ben", "pneumonia")):
+            for _ in range(2):
+                task = next_task(site.store, name)
+                assert isinstance(task, Handed)
+                answer(site.store, name, task.task, given, task.token)
+        window = open_window(browser, site, "ada", "/adjudicate")
+        window.until("#waiting", "2 ")
+        window.ready()
+        adjudicate(site.store, "carl", 1, "normal")
+        window.until("#notice", "Somebody else has decided")
+        window.page.keyboard.press("2")
+        window.page.wait_for_timeout(300)
+        assert [one.task for one in disputes(site.store, "ada")] == [2], "the key was meant for the other image"
+        window.page.wait_for_timeout(1500)
+        window.page.keyboard.press("2")
+        window.until("#waiting", "0 ")
+        assert window.faults == []

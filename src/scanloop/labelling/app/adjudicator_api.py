@@ -8,7 +8,7 @@ from scanloop.labelling.app.guards import Adjudicator, Page
 from scanloop.labelling.app.reader_api import Asked, TaskNumber, Written
 
 router = APIRouter()
-AT_ONCE = 3
+AT_ONCE = 20
 
 
 class DisputeShown(BaseModel):

@@ -69,7 +69,7 @@ def log_out(request: Request, _: Me, page: Page) -> Response:
     name = cookie_name(page)
     sign_out(page.store, request.cookies.get(name, ""))
     answer = RedirectResponse("/login", status_code=303)
-    answer.delete_cookie(name, secure=page.settings.secure_cookies, httponly=True, samesite="strict")
+    answer.delete_cookie(name, secure=page.settings.secure_cookies, httponly=True, samesite="lax")
     return answer
 
 
@@ -85,7 +85,7 @@ def choose_language(
     answer = RedirectResponse(back if back in BACK else "/", status_code=303)
     if language in LANGUAGES:
         secure = page.settings.secure_cookies
-        answer.set_cookie("language", language, max_age=31_536_000, secure=secure, httponly=True, samesite="strict")
+        answer.set_cookie("language", language, max_age=31_536_000, secure=secure, httponly=True, samesite="lax")
     return answer
 
 
@@ -129,8 +129,9 @@ def _about(page: Service) -> dict[str, object]:
 
 
 def _with_session(answer: Response, page: Service, secret: str) -> Response:
+    """The answer with a session's cookie: "lax", since a log-in elsewhere comes back by another site's redirect."""
     lasts = int(page.lifetime.absolute.total_seconds())
     secure = page.settings.secure_cookies
     name = cookie_name(page)
-    answer.set_cookie(name, secret, max_age=lasts, path="/", secure=secure, httponly=True, samesite="strict")
+    answer.set_cookie(name, secret, max_age=lasts, path="/", secure=secure, httponly=True, samesite="lax")
     return answer

@@ -20,7 +20,7 @@ HEADERS: Mapping[str, str] = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 _LOG = logging.getLogger(__name__)
-NO_STORE, A_DAY = "no-store", "max-age=86400"
+NO_STORE, ASK_AGAIN = "no-store", "no-cache"
 
 
 class Shield:
@@ -40,7 +40,7 @@ class Shield:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        caching = A_DAY if scope["path"].startswith("/static/") else NO_STORE
+        caching = ASK_AGAIN if scope["path"].startswith("/static/") else NO_STORE
 
         has_begun = False
 
@@ -50,7 +50,7 @@ class Shield:
                 has_begun = True
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
-                headers["Cache-Control"] = caching if message["status"] == 200 else NO_STORE
+                headers["Cache-Control"] = caching if message["status"] in (200, 304) else NO_STORE
                 if self._is_secure:
                     headers["Strict-Transport-Security"] = "max-age=31536000"
             await send(message)

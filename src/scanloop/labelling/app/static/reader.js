@@ -32,6 +32,7 @@ const outbox = new Outbox({
   },
   refused: (entry, refusal) => {
     hand.drop(entry.task);
+    show();
     hand.fill();
     warn(refusal.kind === "lease" ? say("status", "lease") : say("status", "refused", { message: refusal.message }));
   },
