@@ -1,4 +1,4 @@
-# One file, a stage an image: `docker build --target compute|serving .`
+# One file, a stage an image: `docker build --target compute|labelling|serving .`
 # Image names must hold "python": Kubeflow's local runner looks for it.
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -17,12 +17,22 @@ COPY monitoring ./monitoring
 # TORCH_INDEX chooses the build of torch: the CPU's by default, https://download.pytorch.org/whl/cu130 for CUDA.
 FROM base AS compute
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --extra-index-url "$TORCH_INDEX" -c constraints.txt '.[compute,monitoring]' && \
+RUN pip install --extra-index-url "$TORCH_INDEX" -c constraints.txt '.[compute,labelling,monitoring]' && \
     pip install --no-deps -c constraints.txt kfp
 USER 10001:10001
 HEALTHCHECK --interval=60s --timeout=20s CMD ["scanloop", "version"]
 ENTRYPOINT ["scanloop"]
 CMD ["--help"]
+
+# The clinicians' page, `docs/labelling.md`: no torch. Its settings are a file, its secrets come from files.
+FROM base AS labelling
+RUN pip install -c constraints.txt '.[labelling]'
+USER 10001:10001
+EXPOSE 8080
+HEALTHCHECK --interval=15s --timeout=5s --start-period=15s \
+    CMD ["python", "-c", "import socket; socket.create_connection(('127.0.0.1', 8080), 4).close()"]
+ENTRYPOINT ["scanloop", "label", "serve"]
+CMD ["--settings", "/etc/scanloop/page.yaml", "--host", "0.0.0.0"]
 
 # The model server: ONNX Runtime, no torch.
 FROM base AS serving

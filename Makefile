@@ -12,7 +12,7 @@ export UV_LINK_MODE ?= copy
 # Hospitals' networks often bring certificates of their own: trust what the system trusts.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo run test check format compile bench bench-embed bench-calibration bench-certificates bench-consensus bench-label-errors bench-learn bench-scale bench-select rehearse integration image clean
+.PHONY: help setup demo run test check format compile bench bench-acquire bench-embed bench-calibration bench-certificates bench-consensus bench-label-errors bench-learn bench-scale bench-select rehearse integration image clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ bench-learn: setup ## Measure what unlabelled images add to 100 labels, on four 
 bench-calibration: setup ## Measure how honest probabilities are on three official test sets, each map before and after; DRAWS=3 is quick
 	$(BIN)/python benchmarks/bench_calibration.py $(if $(DRAWS),--draws $(DRAWS))
 
+bench-acquire: setup ## Measure how many labels each acquisition policy needs against random draws, on four sets of classes; SEEDS=3 is quick
+	$(BIN)/python benchmarks/bench_acquire.py $(if $(SEEDS),--seeds $(SEEDS))
+
 bench-certificates: setup ## Measure whether certificates of promoted labels hold, over 200 draws on three sets; SPLITS=20 is quick
 	$(BIN)/python benchmarks/bench_certificates.py $(if $(SPLITS),--splits $(SPLITS))
 
@@ -83,8 +86,9 @@ bench-consensus: setup ## Measure consensus and the ranking of readers with simu
 bench-label-errors: setup ## Measure how many planted label errors are among the first proposed, on three real sets; DRAWS=3 is quick
 	$(BIN)/python benchmarks/bench_label_errors.py $(if $(DRAWS),--draws $(DRAWS))
 
-image: ## Build the compute and serving images (needs Docker)
+image: ## Build the images of compute, page and serving (needs Docker)
 	docker build --target compute --tag $(IMAGE)/compute-python:$(VERSION) .
+	docker build --target labelling --tag $(IMAGE)/labelling-python:$(VERSION) .
 	docker build --target serving --tag $(IMAGE)/serving-python:$(VERSION) .
 
 clean: ## Remove the environment and the runs

@@ -37,6 +37,7 @@ VALUES = {
     pa.float64(): st.none() | NUMBER,
     pa.bool_(): st.none() | st.booleans(),
     pa.list_(pa.float64()): st.none() | st.lists(NUMBER, max_size=4),
+    pa.list_(pa.string()): st.none() | st.lists(TEXT, max_size=4),
 }
 
 
@@ -164,9 +165,8 @@ def test_an_artifact_without_a_file_is_not_whole_and_the_file_is_named(tmp_path:
 
 def test_every_step_fills_the_kind_that_the_command_line_names() -> None:
     assert tuple(ARTIFACT_OF) == STEPS
-    assert set(ARTIFACT_OF.values()) | {"external", "label_errors", "quality"} == set(
-        KINDS
-    )  # of commands that no pipeline runs
+    of_commands = {"external", "label_errors", "quality", "publication"}  # that no command `scanloop STEP` makes
+    assert set(ARTIFACT_OF.values()) | of_commands == set(KINDS)
     for step, kind in ARTIFACT_OF.items():
         module = importlib.import_module(f"scanloop.steps.{step}")
         assert f'@step("{kind}"' in Path(str(module.__file__)).read_text(), step
@@ -180,4 +180,4 @@ def test_every_table_belongs_to_a_kind_of_artifact() -> None:
 def test_only_a_machines_and_a_clocks_facts_are_exempt() -> None:
     assert all(is_exempt(Path("any") / name) for name in (*EXEMPT_NAMES, "report.html"))
     held = {name for files in KINDS.values() for name in files if is_exempt(Path(name))}
-    assert held == {"ledger.json", "seen.parquet", "report.html", "drift.html", "environment.json"}
+    assert held == {"ledger.json", "seen.parquet", "report.html", "drift.html", "environment.json", "publication.json"}

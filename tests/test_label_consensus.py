@@ -5,12 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from label_stores import CLASSES, enrol, publish_images, read_one, slice_ids, write_catalog, write_queue
 from test_label_command import ran
 
-from scanloop import tables
 from scanloop.artifacts import read_json, read_table, write_json, write_table
 from scanloop.labelling.adjudication import adjudicate
 from scanloop.labelling.consensus import Read, find_consensus, gather
@@ -91,7 +89,7 @@ def test_readers_are_ranked_by_how_often_they_are_right(seed: int) -> None:
     found = find_consensus(simulated(seed, (0.98, 0.85, 0.7, 0.55), images=800)).readers
     assert found["reader"].tolist() == ["r0", "r1", "r2", "r3"]
     assert (np.diff(found["quality"]) < 0).all()
-    assert found["readings"].sum() == 1600
+    assert found["readings"].sum() == found["shared"].sum() == 1600
 
 
 def test_images_that_readers_and_model_see_differently_are_read_again_first() -> None:
@@ -110,6 +108,8 @@ def test_where_no_two_readers_share_an_image_the_quality_is_the_models_probabili
         [read.probabilities[row, one] / read.probabilities[row].sum() for row, one in enumerate(given)], abs=1e-4
     )
     assert found.readers["quality"].isna().all()
+    assert found.readers["agreement"].isna().all()
+    assert found.readers["shared"].tolist() == [0, 0]
     assert found.model_weight is None
 
 
@@ -169,13 +169,9 @@ def test_quality_is_shown_and_written(tmp_path: Path) -> None:
     assert (report / "quality.parquet").read_bytes() == before
 
 
-def test_the_models_word_is_read_from_a_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_models_word_is_read_from_a_queue(tmp_path: Path) -> None:
     queue, catalog = write_queue(tmp_path, slice_ids(2)), write_catalog(tmp_path)
     assert model_probabilities(queue, 2) == {}
-    schema = tables.TABLES["queue.parquet"]
-    if "probabilities" not in schema.names:
-        schema = schema.append(pa.field("probabilities", pa.list_(pa.float64())))
-        monkeypatch.setitem(tables.TABLES, "queue.parquet", schema)  # type: ignore[arg-type]
-    rows = read_table(write_queue(tmp_path, slice_ids(2)), "queue.parquet")
+    rows = read_table(queue, "queue.parquet")
     write_table(queue, "queue.parquet", rows.assign(probabilities=[[0.3, 0.7], None]))
     assert model_labels(queue, catalog) == {slice_ids(1)[0]: "pneumonia"}

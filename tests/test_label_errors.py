@@ -11,6 +11,7 @@ from test_label_command import ran
 from scanloop.artifacts import read_json, read_table, write_json, write_table
 from scanloop.labelling.export import export
 from scanloop.labelling.label_errors import REASON, label_errors, suspects
+from scanloop.labelling.predicted import model_labels
 from scanloop.labelling.reading import answer
 from scanloop.labelling.store import Store
 from scanloop.labelling.waves import publish
@@ -91,6 +92,9 @@ def test_training_labels_are_queued_held_out_ones_only_listed_and_no_reader_lear
     assert {*rows["slice_id"]} <= {*manifest.index[manifest["split"] == "train"]}
     assert {*rows["reason"]} == {REASON}
     assert not any(name in REASON for name in {*manifest["label"].dropna()})
+    assert model_labels(queue, mislabelled / "catalog") == {
+        one["slice_id"]: one["model"] for one in found if one["split"] == "train"
+    }
     few = label_errors(
         LabelErrorsConfig(price_per_label_eur=0.5, budget_eur=0.7), catalog=mislabelled / "catalog",
         baseline=mislabelled / "baseline", output=tmp_path / "few",

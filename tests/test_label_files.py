@@ -9,7 +9,10 @@ from xml.etree import ElementTree
 import numpy as np
 import PIL.Image
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from label_stores import enrol, take, write_catalog, write_queue
+from test_cli import invoke
 from test_label_command import ran
 
 from scanloop.artifacts import read_table, write_table
@@ -126,6 +129,20 @@ def test_an_export_of_the_real_server_comes_in_once(url: str) -> None:
         ran("label-studio", "import", RECORDED, "--store", url)
 
 
+def test_refusals_are_told_once_a_reason(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("task,reader,answer\n1,anna,lesion\n" + "".join(f"{task},anna,lesion\n" for task in range(90, 99)))
+    told = ran("csv", "import", path, "--store", url)
+    assert told.startswith("1 readings added, 0 known before, 9 refused")
+    assert told.count("is none of this label store") == 9
+    path.write_text("task,reader,answer\n" + "2,eve,lesion\n" * 9)
+    with pytest.raises(LabellingError, match="no reading of this file"):
+        ran("csv", "import", path, "--store", url)
+    output = invoke("label", "csv", "import", str(path), "--store", url).output
+    assert output.count("nobody with this name") == 1
+    assert "line 6 and 4 more" in output
+
+
 def test_annotators_are_known_by_e_mail_or_number_and_faulty_annotations_are_refused_not_fatal(tmp_path: Path) -> None:
     tasks = json.loads(RECORDED.read_text())
     first = tasks[0]["annotations"][0]
@@ -189,6 +206,12 @@ def test_no_cell_that_leaves_is_a_formula_and_what_comes_back_is_the_same_word(
     lines = [f'1,anna,"{csv_files.defused(name).replace(chr(34), chr(34) * 2)}"' for name in classes]
     (tmp_path / "in.csv").write_text("task,reader,answer\n" + "\n".join(lines))
     assert [one.answer for one in csv_files.read_table(tmp_path / "in.csv")] == classes
+
+
+@given(st.text())
+def test_any_cell_is_defused_and_comes_back(cell: str) -> None:
+    assert not csv_files.defused(cell).startswith(csv_files.FORMULAS)
+    assert csv_files.fused(csv_files.defused(cell)) == cell
 
 
 def test_a_table_that_is_none_is_refused_and_strange_rows_name_their_line(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Readings from outside: under the rules of lease, policy and money, once, each refusal with its reason."""
 
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from label_stores import Clock, enrol, publish_images, read_one, slice_ids, take
@@ -111,6 +113,21 @@ def test_a_closed_wave_takes_no_more_readings(store: Store, tmp_path: Path) -> N
     close_wave(store, "clara")
     found = import_readings(store, [reading(1), reading(2)], "csv")
     assert (found.known, why(found)) == (1, ["wave 1, of which task 2 is, is closed"])
+
+
+def test_files_that_come_in_at_once_never_pay_twice_nor_over_the_budget(store: Store, tmp_path: Path) -> None:
+    publish_images(store, tmp_path, 12, budget=5.5, policy=DoubleReading("share", share=0.5))
+    enrol(store, "anna", "ben", "clara")
+    files = [[reading(task, name) for task in range(1, 13)] for name in ("anna", "ben", "clara", "anna")]
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(lambda rows: import_readings(store, rows, "csv"), files)]
+    assert sum(one.added for one in found) == 10
+    assert money(store) == (550, 550)
+    with store.reading() as session:
+        given = [(row.task_id, row.reader_id) for row in session.execute(standing())]
+        wanted = dict(session.execute(select(Task.id, Task.wanted)).tuples().all())
+    assert len({*given}) == len(given) == 10
+    assert all(count <= wanted[task] for task, count in Counter(task for task, _ in given).items())
 
 
 def test_only_what_lacks_readings_leaves_and_a_disagreement_opens_the_second_reading(

@@ -187,10 +187,11 @@ def _quality(found: dict[str, Any] | None) -> list[Table]:
         return []
     size = f"{found['images']} images, {found['read_by_several']} of them read by several, {found['left_out']} left out"
     table = Table(title=f"quality of readers (advice; {size})", title_justify="left")
-    for name in ("reader", "readings", "quality", "agreement with consensus"):
+    for name in ("reader", "readings", "read with others", "quality", "agreement with consensus"):
         table.add_column(name, justify="left" if name == "reader" else "right")
     for one in found["readers"]:
-        table.add_row(one["reader"], str(one["readings"]), _number(one["quality"]), _number(one["agreement"]))
+        counts = (str(one[name]) for name in ("readings", "shared"))
+        table.add_row(one["reader"], *counts, _number(one["quality"]), _number(one["agreement"]))
     again = Table(title="worth another reading, most first", title_justify="left")
     again.add_column("slice", overflow="fold")
     for slice_id in found["read_again"]:

@@ -25,7 +25,7 @@ csv = typer.Typer(
 
 CatalogOption = Annotated[Path, typer.Option(help="Artifact of ingest that the queue was made from")]
 OutputOption = Annotated[Path, typer.Option(help="Folder to fill")]
-MOST_SHOWN = 50
+MOST_SHOWN, MOST_PLACES = 50, 5
 
 
 @label_studio.command(
@@ -58,6 +58,9 @@ def export_projects(
     counts = export(
         batch, catalog, output, projects=projects, image_url=image_url, predictions=said, model_version=version
     )
+    if said is not None:
+        shown = sum(one.slice_id in said for one in batch.tasks)
+        typer.echo(f"annotators see what the model says of {shown} of {len(batch.tasks)} images: not blind")
     for number, count in enumerate(counts, start=1):
         typer.echo(f"{output / f'project-{number}.json'}: {count} images of wave {batch.wave}")
 
@@ -131,10 +134,14 @@ def _report(found: "Imported") -> None:
     table = Table(title="refused", title_justify="left")
     table.add_column("where")
     table.add_column("why", overflow="fold")
-    for place, why in found.refused[:MOST_SHOWN]:
-        table.add_row(place, why)
+    places: dict[str, list[str]] = {}
+    for place, why in found.refused:
+        places.setdefault(why, []).append(place)
+    for why, where in [*places.items()][:MOST_SHOWN]:
+        more = f" and {len(where) - MOST_PLACES} more" if len(where) > MOST_PLACES else ""
+        table.add_row("; ".join(where[:MOST_PLACES]) + more, why)
     Console(soft_wrap=True).print(table)
-    if (more := len(found.refused) - MOST_SHOWN) > 0:
-        typer.echo(f"and {more} more")
+    if len(places) > MOST_SHOWN:
+        typer.echo(f"and {len(places) - MOST_SHOWN} further reasons")
     if not found.added and not found.known:
         raise LabellingError("no reading of this file could be added")

@@ -51,7 +51,8 @@ class Consensus:
     Attributes:
         images: slice_id, consensus, quality (probability that it is right, 0..1), readings, agreement (share of the
             readings that gave it), score (0..1, low: worth another reading), adjudicated, read_again.
-        readers: reader, readings, quality (0..1; null where nobody read the same images), agreement (with consensus).
+        readers: reader, readings, shared (of these, on images that others read, too), quality (0..1; null where nobody
+            read the same images), agreement (share of the shared ones that gave the consensus; null without any).
         model_weight: Weight of the model beside the readers'; None where nobody read the same images.
     """
 
@@ -138,14 +139,24 @@ def find_consensus(read: Read, propose: int = 20) -> Consensus:
     free = images.index[~(read.adjudicated | read.disputed)]
     wanted = images.loc[free].sort_values(["score", "slice_id"]).index[:propose]
     images["read_again"] = images.index.isin(wanted)
-    by_reader = (~np.isnan(read.given)).sum(axis=0)
-    readers = pd.DataFrame({
-        "reader": read.readers, "readings": by_reader, "quality": trust, "agreement": same.sum(axis=0) / by_reader,
+    return Consensus(images, _of_readers(read, same, trust), weight)
+
+
+def _of_readers(read: Read, same: "np.ndarray[Any, np.dtype[np.bool_]]", trust: "pd.Series[Any]") -> pd.DataFrame:
+    """What is told of readers; `same` (n, m) is whether their label is the consensus."""
+    given = ~np.isnan(read.given)
+    by_several = given.sum(axis=1) > 1
+    shared, agreed = given[by_several].sum(axis=0), same[by_several].sum(axis=0)
+    return pd.DataFrame({
+        "reader": read.readers,
+        "readings": given.sum(axis=0),
+        "shared": shared,
+        "quality": trust,
+        "agreement": [right / n if n else None for right, n in zip(agreed, shared, strict=True)],
     })  # fmt: skip
-    return Consensus(images, readers, weight)
 
 
 def _nothing() -> Consensus:
     columns = ["slice_id", "consensus", "quality", "readings", "agreement", "score", "adjudicated", "read_again"]
-    readers = pd.DataFrame(columns=["reader", "readings", "quality", "agreement"])
+    readers = pd.DataFrame(columns=["reader", "readings", "shared", "quality", "agreement"])
     return Consensus(pd.DataFrame(columns=columns), readers, None)

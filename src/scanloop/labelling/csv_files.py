@@ -83,7 +83,7 @@ def defused(cell: str) -> str:
     >>> defused("=1+1"), defused("normal")
     ("'=1+1", 'normal')
     """
-    return f"'{cell}" if cell.startswith(FORMULAS) else cell
+    return f"'{cell}" if cell.lstrip("'").startswith(FORMULAS) else cell
 
 
 def fused(cell: str) -> str:
@@ -92,4 +92,4 @@ def fused(cell: str) -> str:
     >>> fused("'=1+1"), fused("'tis normal")
     ('=1+1', "'tis normal")
     """
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULAS) else cell
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(FORMULAS) else cell

@@ -98,8 +98,9 @@ def _import(store: Store, one: Foreign, source: str) -> bool:
     if len(one.comment) > LONGEST_COMMENT or not all(sign.isprintable() or sign in "\n\t" for sign in one.comment):
         raise LabellingError(f"its comment is no text of at most {LONGEST_COMMENT} characters that can be seen")
     with store.writing() as (session, now):
+        expire(session, now)  # by itself: it locks waves, and tasks are locked before waves
+    with store.writing() as (session, now):
         who = find_reader(session, one.reader)
-        expire(session, now)
         lock_task(session, one.task)
         task = _task(session, one.task)
         if task is None or (one.batch and one.batch != batch_of(task.queue_key)):

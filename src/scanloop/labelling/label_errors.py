@@ -96,6 +96,7 @@ def label_errors(
         "price": config.price_per_label_eur,
         "reason": REASON,
         "purpose": "train",
+        "probabilities": said.loc[wanted["slice_id"]].tolist(),
     }))  # fmt: skip
     write_json(output / "queue.json", {
         "labels": len(wanted),

@@ -77,7 +77,7 @@ def value_of_labels(known: Known, classes: int, c: float, price_eur: float, aske
     """
     if min(len(np.unique(known.groups[known.labels == label])) for label in range(classes)) < FEWEST:
         return None
-    judges = known.drawn if len(np.unique(known.labels[known.drawn])) == classes else np.ones_like(known.drawn)
+    judges = known.drawn if len(np.unique(known.judging[known.drawn])) == classes else np.ones_like(known.drawn)
     predicted = np.zeros((REPEATS, len(SHARES), len(known.labels)), dtype=np.int64)
     sizes: list[list[int]] = []
     for cut in group_folds(known.labels, known.groups, FOLDS, REPEATS, seed):
