@@ -25,7 +25,7 @@ from learning_sets import features, hold_out
 
 STEPS = (10, 20, 30, 40, 50, 60, 80, 100, 130, 160, 200, 250, 300, 400, 500)
 SETS = ("kermany", "pneumoniamnist", "breastmnist", "kermany_causes")
-PENALTY, FOLDS, GOAL, CONTROL, BREADTH = 0.01, 5, 0.95, 0.05, 8
+PENALTY, FOLDS, GOAL, CONTROL, BREADTH = 0.01, 5, 0.95, 0.05, 4
 START, RESAMPLES, PRICE_EUR = 2, 2000, 0.55
 OTHERS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:olive", "tab:cyan")
 GIVEN, FORECAST_AT = 100, {100: 200, 200: 400}

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from bench_select import DIMENSION, mixture
 
-KNOWN, BREADTH, CLASSES = 100, 8, 2
+KNOWN, BREADTH, CLASSES = 100, 4, 2
 
 
 def measured(name: str, n: int, labels: int, answer: Connection) -> None:

@@ -16,7 +16,7 @@ class AcquireConfig(Section):
     budget_eur: float = Field(30.0, ge=0)
     price_per_label_eur: Positive = Field(0.55, description="One reading with its share of quality assurance")
     max_labels: int = Field(3000, ge=0)
-    candidates_per_label: int = Field(8, ge=1, description="Doubtful slices that compete for each label")
+    candidates_per_label: int = Field(4, ge=1, description="Doubtful slices that compete for each label")
     control_share: Share = Field(0.05, description="Of the labels, drawn at random: the gain of the rest over them")
     audit: int = Field(
         0, ge=0, description="Of the labels, so many for images drawn at random, one a group: they certify promotions"
