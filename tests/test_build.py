@@ -280,3 +280,19 @@ def test_two_builds_differ_in_exempt_files_alone(tmp_path: Path) -> None:
     assert read_key(builds[0]) == record["key"]
     assert set(record["files"]) == {"deep/table.parquet", "promotion.json"}
     assert str(tmp_path) not in json.dumps(record)
+
+
+def test_a_folder_of_other_files_or_of_another_kind_is_refused_and_stays(output: Path, tmp_path: Path) -> None:
+    output.mkdir(parents=True)
+    toy(OracleConfig(seed=1), output=output)
+    (output.parent / "thesis").mkdir()
+    (output.parent / "thesis" / "thesis.txt").write_text("years")
+    with pytest.raises(ArtifactError, match="files that no step wrote"):
+        toy(OracleConfig(seed=1), output=output.parent / "thesis")
+    assert [one.name for one in (output.parent / "thesis").iterdir()] == ["thesis.txt"]
+    record = json.loads((output / "artifact.json").read_text())
+    (output / "artifact.json").write_text(json.dumps(record | {"kind": "catalog"}))
+    before = files_of(output)
+    with pytest.raises(ArtifactError, match="holds catalog, which"):
+        toy(OracleConfig(seed=2), output=output)
+    assert files_of(output) == before

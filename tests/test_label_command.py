@@ -43,6 +43,8 @@ def test_a_queue_goes_through_the_command_line_into_labels(run: Path, url: str) 
     told = ran("publish", "--queue", run / "queue", "--store", url, "--double-reading", "all", "--budget", "5.50")
     assert told == "wave 1: 6 images to read, 0 of the queue left out"
     assert "published from this queue before" in ran("publish", "--queue", run / "queue", "--store", url)
+    richer = ran("publish", "--queue", run / "queue", "--store", url, "--budget", "90")
+    assert "a curator raises a budget on the page" in richer
     store = open_store(url)
     enrol(store, "anna", "ben")
     enrol(store, "clara", role="curator")
@@ -149,6 +151,7 @@ def test_the_address_is_the_option_then_the_environment_then_the_configuration(
 
 
 def test_refusals_are_one_line_and_an_exit_code(run: Path, url: str) -> None:
+    open_store(url).engine.dispose()
     result = shell("label", "close", "--by", "nobody", "--store", url)
     assert result.returncode == RoleError.exit_code == 14
     assert result.stderr.startswith("error: nobody with this name")

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
-from scanloop.artifacts import check_artifact, is_exempt, read_json, write_bytes, write_json
+from scanloop.artifacts import KINDS, check_artifact, is_exempt, read_json, write_bytes, write_json
 from scanloop.errors import ArtifactError, ScanloopError
 from scanloop.liveness import beating, end_without_owner, owned, seconds_worked
 from scanloop.provenance import Source, code_digest, digest, file_digest, machine, packages, source_digest
@@ -67,6 +67,7 @@ def step(
             name = function.__name__
             with owned(), errors_recorded(output), locked(output):
                 _refuse_half_changed(output.parent)
+                _refuse_foreign(output, kind)
                 outside = [one for source in sources(config) if (one := _found_source(source)) is not None]
                 record = _record(kind, name, function.__module__, config, inputs, outside)
                 partial = output.with_name(f".{output.name}.partial")
@@ -120,6 +121,22 @@ def _refuse_half_changed(folder: Path) -> None:
         raise ArtifactError(
             f"{folder}: taking wave {wave} back was interrupted here; run scanloop unpromote --wave {wave} again first"
         )
+
+
+def _refuse_foreign(output: Path, kind: str) -> None:
+    """Return if nothing is at `output`, or what a step of this kind left there, whole or damaged: it is replaced."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    held = "files that no step wrote"
+    if (output / RECORD).is_file():
+        try:
+            held = str(read_json(output / RECORD).get("kind", kind))
+        except ArtifactError:  # damaged
+            held = kind
+    elif any((output / name).exists() for name in KINDS[kind]):
+        held = kind
+    if held != kind:
+        raise ArtifactError(f"{output} holds {held}, which the step's {kind} would replace; name another folder")
 
 
 def read_summary(artifact: Path) -> dict[str, Any]:

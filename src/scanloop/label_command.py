@@ -54,10 +54,11 @@ def publish(
 
     wanted = section(config, double_reading=double_reading, readings=readings, share=share)
     images = queue.parent / "catalog" if catalog is None else catalog
-    with opened(store, wanted) as labels:
+    with opened(store, wanted, may_be_new=True) as labels:
         found = publish_queue(labels, queue, images, wanted, None if budget is None else euros(budget))
     if not found.is_new:
-        typer.echo(f"wave {found.wave} was published from this queue before: {found.tasks} images")
+        kept = "; its budget and readings stay: a curator raises a budget on the page" if budget else ""
+        typer.echo(f"wave {found.wave} was published from this queue before: {found.tasks} images{kept}")
         return
     typer.echo(f"wave {found.wave}: {found.tasks} images to read, {found.left_out} of the queue left out")
     if found.passed:

@@ -23,12 +23,12 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML of a r
 
 
 @contextmanager
-def opened(store: str | None, config: LabelConfig) -> Iterator["Store"]:
-    """The label store that an option, the environment or the configuration names."""
+def opened(store: str | None, config: LabelConfig, *, may_be_new: bool = False) -> Iterator["Store"]:
+    """The label store that an option, the environment or the configuration names; it is there, or `may_be_new`."""
     from scanloop.labelling.address import store_address
     from scanloop.labelling.store import open_store
 
-    found = open_store(store_address(store, config.store))
+    found = open_store(store_address(store, config.store), may_be_new=may_be_new)
     try:
         yield found
     finally:

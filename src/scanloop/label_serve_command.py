@@ -1,15 +1,12 @@
 """`scanloop label serve` and `scanloop label reader`: the clinicians' page, and who may use it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from scanloop.errors import ConfigError
-from scanloop.label_options import StoreOption
-
-if TYPE_CHECKING:
-    from scanloop.labelling.store import Store
+from scanloop.label_options import ConfigOption, StoreOption, opened, section
 
 SERVE_EXAMPLES = """Examples:
 
@@ -31,6 +28,7 @@ def serve(
     *,
     catalog: Annotated[list[Path] | None, typer.Option(help="Catalog of a published queue; repeat for several")] = None,
     store: StoreOption = None,
+    config: ConfigOption = None,
     settings: Annotated[Path | None, typer.Option(help="YAML of the page's settings; docs/labelling.md")] = None,
     guidelines: Annotated[Path | None, typer.Option(help="Annotation guidelines in Markdown")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen at; 127.0.0.1 by default")] = None,
@@ -48,71 +46,77 @@ def serve(
     from scanloop.labelling.store import open_store
 
     given: dict[str, Any] = {
-        "store": store_address(store, None), "catalogs": tuple(catalog or ()), "guidelines": guidelines,
-        "host": host, "port": port, "secure_cookies": False if plain_http else None,
+        "store": store_address(store, section(config).store), "catalogs": tuple(catalog or ()),
+        "guidelines": guidelines, "host": host, "port": port, "secure_cookies": False if plain_http else None,
     }  # fmt: skip
     page = load_settings(settings, given)
-    opened = open_store(page.store.get_secret_value())
-    app = make_app(opened, page)
+    labels = open_store(page.store.get_secret_value(), may_be_new=False)
+    app = make_app(labels, page)
+    typer.echo(f"http{'s' if page.certificate else ''}://{page.host}:{page.port}, until Ctrl-C")
     try:
         uvicorn.run(
             app, host=page.host, port=page.port, proxy_headers=False, server_header=False, log_level="warning",
             ssl_certfile=page.certificate, ssl_keyfile=page.certificate_key, timeout_keep_alive=65,
             timeout_graceful_shutdown=5,
         )  # fmt: skip
+    except SystemExit as error:  # uvicorn's way to say that it did not start; why, it has logged
+        raise ConfigError(
+            f"the page cannot listen at {page.host}:{page.port}; --port and --host choose another place"
+        ) from error
     finally:
-        opened.engine.dispose()
+        labels.engine.dispose()
 
 
 @reader.command(epilog=READER_EXAMPLES)
 def add(
     name: str,
     *,
-    role: Annotated[str, typer.Option(help="reader, adjudicator or curator; each may do what those before it may")] = (
-        "reader"
-    ),
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help="reader, adjudicator or curator; each may do what those before it may; as it is, or reader, by default"
+        ),
+    ] = None,
     password_file: Annotated[Path | None, typer.Option(help="File whose first line is the password")] = None,
     no_password: Annotated[bool, typer.Option("--no-password", help="For who logs in through a proxy")] = False,
     store: StoreOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Add a reader, or give one another role or password; the password is asked for where no file is given."""
-    from scanloop.labelling.passwords import set_password
-    from scanloop.labelling.readers import add_reader
+    from scanloop.labelling.passwords import refuse_weak, set_password
+    from scanloop.labelling.readers import add_reader, role_of
 
-    opened = _open(store)
     if not no_password and password_file is None:
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
         password = None if password_file is None else _first_line(password_file, "the password")
-    add_reader(opened, name, role)
     if password is not None:
-        set_password(opened, name, password)
-    typer.echo(f"{name}: {role}")
+        refuse_weak(password)
+    with opened(store, section(config), may_be_new=True) as labels:
+        add_reader(labels, name, role)
+        if password is not None:
+            set_password(labels, name, password)
+        typer.echo(f"{name}: {role_of(labels, name)}")
 
 
 @reader.command(epilog="Example: scanloop label reader disable anna --store sqlite:///labels.db")
-def disable(name: str, *, store: StoreOption = None) -> None:
+def disable(name: str, *, store: StoreOption = None, config: ConfigOption = None) -> None:
     """Log a reader out everywhere and refuse them from now on; what they read stays."""
     from scanloop.labelling.readers import disable_reader
 
-    disable_reader(_open(store), name)
+    with opened(store, section(config)) as labels:
+        disable_reader(labels, name)
     typer.echo(f"{name}: disabled")
 
 
 @reader.command(epilog="Example: scanloop label reader enable anna --store sqlite:///labels.db")
-def enable(name: str, *, store: StoreOption = None) -> None:
+def enable(name: str, *, store: StoreOption = None, config: ConfigOption = None) -> None:
     """Let a reader who was disabled read again."""
     from scanloop.labelling.readers import enable_reader
 
-    enable_reader(_open(store), name)
+    with opened(store, section(config)) as labels:
+        enable_reader(labels, name)
     typer.echo(f"{name}: enabled")
-
-
-def _open(store: str | None) -> "Store":
-    from scanloop.labelling.address import store_address
-    from scanloop.labelling.store import open_store
-
-    return open_store(store_address(store, None))
 
 
 def _first_line(file: Path, what: str) -> str:

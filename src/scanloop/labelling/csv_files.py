@@ -57,7 +57,9 @@ def read_table(path: Path) -> Iterator[Foreign]:
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise LabellingError(f"{path} is larger than {LARGEST_FILE_BYTES // 2**20} MiB")
         text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise LabellingError(f"{path} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
         raise LabellingError(f"{path} is no CSV in UTF-8 ({error})") from error
     first = text.partition("\n")[0]
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",")

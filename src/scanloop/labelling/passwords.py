@@ -26,8 +26,7 @@ def set_password(store: Store, name: str, password: str) -> None:
         LabellingError: It is shorter than 12 or longer than 1,000 characters.
         RoleError: Nobody has this name.
     """
-    if not SHORTEST <= len(password) <= LONGEST:
-        raise LabellingError(f"a password has {SHORTEST} to {LONGEST} characters")
+    refuse_weak(password)
     with _AT_ONCE:
         hashed = _HASHER.hash(password)
     with store.writing(alone=True) as (session, at):
@@ -36,6 +35,16 @@ def set_password(store: Store, name: str, password: str) -> None:
         session.execute(insert(Password).values(reader_id=who, hash=hashed, set_at=at))
         session.execute(delete(PageSession).where(PageSession.reader_id == who))
         record(session, at, "password", reader=who)
+
+
+def refuse_weak(password: str) -> None:
+    """Return if a password has a length that is taken.
+
+    Raises:
+        LabellingError: It is shorter than 12 or longer than 1,000 characters.
+    """
+    if not SHORTEST <= len(password) <= LONGEST:
+        raise LabellingError(f"a password has {SHORTEST} to {LONGEST} characters")
 
 
 def check_password(store: Store, name: str, password: str) -> None:

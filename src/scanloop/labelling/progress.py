@@ -137,8 +137,8 @@ def no_money(session: Session, number: int) -> str:
     return (
         f"the budget of wave {number} holds no further reading at {_eur(wave.price_cents)}: of "
         f"{_eur(wave.budget_cents)}, {_eur(paid)} is spent and {_eur(wave.committed_cents - paid)} held for images in "
-        f"readers' hands; {_eur(wave.budget_cents - wave.committed_cents)} is left. Publish a queue with a "
-        "larger budget to read on"
+        f"readers' hands; {_eur(wave.budget_cents - wave.committed_cents)} is left. A curator can raise "
+        "the budget, on the page"
     )
 
 

@@ -13,24 +13,30 @@ ROLES = ("reader", "adjudicator", "curator")
 LONGEST_NAME = 200
 
 
-def add_reader(store: Store, name: str, role: str = "reader") -> int:
+def add_reader(store: Store, name: str, role: str | None = None) -> int:
     """Number of a reader, who is added, or given this role.
+
+    Args:
+        store: The label store.
+        name: Of the reader.
+        role: None leaves a known reader's as it is, and makes a new one a reader.
 
     Raises:
         LabellingError: The name is empty, too long or holds characters that cannot be seen, or there is no such role.
     """
     if not is_name(name):
         raise LabellingError(f"a reader's name has 1 to {LONGEST_NAME} characters that can be seen")
-    if role not in ROLES:
+    if role is not None and role not in ROLES:
         raise LabellingError(f"there is no role {role!r}; roles are {', '.join(ROLES)}")
     with store.writing(alone=True) as (session, at):
         known = session.execute(select(Reader.id, Reader.role).where(Reader.name == name)).one_or_none()
-        if known is not None and known.role == role:
+        if known is not None and role in (None, known.role):
             return int(known.id)
         if known is not None:
             session.execute(update(Reader).where(Reader.id == known.id).values(role=role))
             number = int(known.id)
         else:
+            role = role or ROLES[0]
             values = {"name": name, "role": role, "added_at": at}
             number = session.execute(insert(Reader).values(values).returning(Reader.id)).scalar_one()
         record(session, at, "role", reader=number, role=role)
@@ -91,6 +97,19 @@ def _known(session: Session, name: str) -> int:
     if found is None:
         raise RoleError("nobody with this name reads here; a curator adds readers")
     return int(found)
+
+
+def role_of(store: Store, name: str) -> str:
+    """Role of a reader, disabled or not.
+
+    Raises:
+        RoleError: Nobody has this name.
+    """
+    with store.reading() as session:
+        found = session.scalar(select(Reader.role).where(Reader.name == name)) if is_name(name) else None
+    if found is None:
+        raise RoleError("nobody with this name reads here; a curator adds readers")
+    return found
 
 
 def is_name(name: str) -> bool:

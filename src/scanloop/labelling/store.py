@@ -86,7 +86,11 @@ class Store:
 
 
 def open_store(
-    url: str, *, clock: Callable[[], datetime] = utc_now, new_token: Callable[[], str] = random_token
+    url: str,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+    new_token: Callable[[], str] = random_token,
+    may_be_new: bool = True,
 ) -> Store:
     """The label store at an address; a new one is made, an older one is brought to this version's schema.
 
@@ -96,11 +100,17 @@ def open_store(
         url: `sqlite:///labels.db`, or `postgresql://user:password@host/database`.
         clock: The time in UTC.
         new_token: A new lease's token.
+        may_be_new: False refuses a file that is not there, so that a mistyped address is no empty store.
 
     Raises:
         LabellingError: The address is wrong, the database cannot be reached, or a newer scanloop made its schema.
     """
     address = _address(url)
+    if not may_be_new and address.get_backend_name() == "sqlite" and not Path(str(address.database)).is_file():
+        raise LabellingError(
+            f"{address.render_as_string()}: no such label store; scanloop label publish and scanloop label reader add "
+            "make one"
+        )
     try:
         engine = _engine(address)
         with engine.connect() as connection, connection.begin():

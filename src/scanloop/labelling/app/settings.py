@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from scanloop.errors import ConfigError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Catalogs = Annotated[tuple[Path, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+"""One alone needs no list."""
 Rate = Annotated[float, Field(gt=0, le=100_000)]
 
 
@@ -19,7 +22,7 @@ class PageSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     store: SecretStr = Field(description="The label store: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
-    catalogs: tuple[Path, ...] = Field(min_length=1, description="Catalogs of the published queues: images, examples")
+    catalogs: Catalogs = Field((), description="Catalogs of the published queues: images, examples")
     host: str = Field("127.0.0.1", description="Address to listen at")
     port: int = Field(8080, ge=0, le=65535)
     certificate: Path | None = Field(None, description="TLS certificate (PEM), where no proxy ends TLS")
@@ -41,6 +44,8 @@ class PageSettings(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if not self.catalogs:
+            raise ValueError("name the catalogs of the published queues: --catalog, or catalogs here")
         if self.login == "proxy" and not self.trusted_proxies:
             raise ValueError("login: proxy needs trusted_proxies, the addresses whose header is believed")
         if (self.certificate is None) != (self.certificate_key is None):
@@ -63,7 +68,9 @@ def load_settings(file: Path | None, given: dict[str, Any]) -> PageSettings:
         try:
             values = yaml.safe_load(file.read_text()) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{file}: the page's settings cannot be read ({type(error).__name__})") from error
+            mark = getattr(error, "problem_mark", None)  # the place alone: the text around it may be a secret
+            place = "" if mark is None else f", line {mark.line + 1}"
+            raise ConfigError(f"{file}: the page's settings cannot be read ({type(error).__name__}{place})") from error
         if not isinstance(values, dict) or "store" in values:
             raise ConfigError(
                 f"{file}: settings are keys and values, and the store's address is not among them: --store or "
@@ -72,5 +79,10 @@ def load_settings(file: Path | None, given: dict[str, Any]) -> PageSettings:
     try:
         return PageSettings.model_validate(values | {name: one for name, one in given.items() if one not in (None, ())})
     except ValidationError as error:
-        faults = [f"{'.'.join(str(part) for part in one['loc']) or 'settings'}: {one['msg']}" for one in error.errors()]
-        raise ConfigError("the page's settings are wrong:\n  " + "\n  ".join(faults)) from error
+        raise ConfigError("the page's settings are wrong:\n  " + "\n  ".join(map(_fault, error.errors()))) from error
+
+
+def _fault(one: ErrorDetails) -> str:
+    place = ".".join(str(part) for part in one["loc"])
+    message = "there is no such setting" if one["type"] == "extra_forbidden" else one["msg"]
+    return f"{place}: {message}" if place else message.removeprefix("Value error, ")
