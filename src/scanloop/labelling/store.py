@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, make_url, select
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from scanloop.errors import LabellingError
 from scanloop.labelling.schema import Event, Export
@@ -25,6 +27,10 @@ from scanloop.labelling.schema import Event, Export
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 """How long a transaction waits for the others before it gives up."""
+CONNECTIONS = 12
+"""Of one process, at most and for good: to open one costs more than what most of them are asked."""
+_PING_SECONDS = 5.0
+_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _MIGRATION_LOCK, _WRITING_LOCK = 0x5CA9_0001, 0x5CA9_0002
 _INSTANT = timedelta(microseconds=1)
 
@@ -45,6 +51,7 @@ class Store:
 
     Attributes:
         engine: Connections to the database.
+        looking: The same ones, for transactions that only look.
         clock: The time in UTC.
         new_token: A new lease's token, never the same twice.
         turn: What threads that write queue for: SQLite lets one write at a time, and whoever waits there only looks
@@ -52,6 +59,7 @@ class Store:
     """
 
     engine: Engine
+    looking: Engine
     clock: Callable[[], datetime]
     new_token: Callable[[], str]
     turn: AbstractContextManager[Any]
@@ -78,10 +86,7 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A transaction that only looks, at one state of the database; on SQLite it waits for nobody."""
-        one_state: dict[str, str] = {"begin": "BEGIN"}
-        if self.engine.dialect.name == "postgresql":
-            one_state = {"isolation_level": "REPEATABLE READ"}
-        with Session(self.engine.execution_options(**one_state)) as session, session.begin():
+        with Session(self.looking) as session, session.begin():
             yield session
 
 
@@ -111,7 +116,7 @@ def open_store(
         reason = str(error.orig if isinstance(error, DBAPIError) else error)
         raise LabellingError(f"{address.render_as_string()}: the label store cannot be opened ({reason})") from error
     turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
-    return Store(engine, clock, new_token, turn)
+    return Store(engine, engine.execution_options(only_looks=True), clock, new_token, turn)
 
 
 def record(
@@ -140,9 +145,9 @@ def _address(url: str) -> URL:
 
 def _engine(address: URL) -> Engine:
     if address.get_backend_name() == "postgresql":
-        return create_engine(address, isolation_level="READ COMMITTED", pool_pre_ping=True)
+        return _postgres(address)
     Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS})
+    engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS}, pool_size=CONNECTIONS, max_overflow=0)
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _: Any) -> None:
@@ -152,7 +157,32 @@ def _engine(address: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN IMMEDIATE"))
+        only_looks = connection.get_execution_options().get("only_looks", False)
+        connection.exec_driver_sql("BEGIN" if only_looks else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgres(address: URL) -> Engine:
+    engine = create_engine(address, isolation_level="READ COMMITTED", pool_size=CONNECTIONS, max_overflow=0)
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        if connection.get_execution_options().get("only_looks", False):
+            connection.exec_driver_sql(_SNAPSHOT)
+
+    @event.listens_for(engine, "checkin")
+    def _given_back(_: Any, kept: ConnectionPoolEntry) -> None:
+        kept.info["idle_since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _taken(connection: Any, kept: ConnectionPoolEntry, _: Any) -> None:
+        """Ask whether the server is still there, but not of a connection that just spoke: that would double its work."""
+        if time.monotonic() - kept.info.get("idle_since", time.monotonic()) > _PING_SECONDS:
+            try:
+                engine.dialect.do_ping(connection)
+            except engine.dialect.loaded_dbapi.Error as error:
+                raise DisconnectionError from error
 
     return engine
 
