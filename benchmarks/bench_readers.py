@@ -73,7 +73,9 @@ def postgres() -> Iterator[str]:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
 
     run("initdb", "-A", "trust", "-U", "scanloop")
-    run("pg_ctl", "-l", str(folder / "log"), "-o", f"-p {port} -c listen_addresses=127.0.0.1 -k {folder}", "-w", "start")
+    run(
+        "pg_ctl", "-l", str(folder / "log"), "-o", f"-p {port} -c listen_addresses=127.0.0.1 -k {folder}", "-w", "start"
+    )
     try:
         yield f"postgresql://scanloop@127.0.0.1:{port}/postgres"
     finally:

@@ -1,4 +1,4 @@
-"""Readers who ask the clinicians' page what it asks for itself, cheaply enough that 200 share two cores with a server."""
+"""Readers who ask for what the clinicians' page asks for, cheaply: 200 share two cores with a server."""
 
 import asyncio
 import json

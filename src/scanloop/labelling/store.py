@@ -177,7 +177,7 @@ def _postgres(address: URL) -> Engine:
 
     @event.listens_for(engine, "checkout")
     def _taken(connection: Any, kept: ConnectionPoolEntry, _: Any) -> None:
-        """Ask whether the server is still there, but not of a connection that just spoke: that would double its work."""
+        """Ask whether the server is still there, but not of a connection that spoke just now."""
         if time.monotonic() - kept.info.get("idle_since", time.monotonic()) > _PING_SECONDS:
             try:
                 engine.dialect.do_ping(connection)
