@@ -2,7 +2,6 @@
 
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, make_url, select
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from scanloop.errors import LabellingError
 from scanloop.labelling.schema import Event, Export
@@ -29,8 +27,6 @@ BUSY_SECONDS = 30
 """How long a transaction waits for the others before it gives up."""
 CONNECTIONS = 12
 """Of one process, at most and for good: to open one costs more than what most of them are asked."""
-_PING_SECONDS = 5.0
-_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _MIGRATION_LOCK, _WRITING_LOCK = 0x5CA9_0001, 0x5CA9_0002
 _INSTANT = timedelta(microseconds=1)
 
@@ -145,7 +141,9 @@ def _address(url: str) -> URL:
 
 def _engine(address: URL) -> Engine:
     if address.get_backend_name() == "postgresql":
-        return _postgres(address)
+        from scanloop.labelling.postgres import postgres_engine  # pg8000 where it is needed
+
+        return postgres_engine(address, CONNECTIONS)
     Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS}, pool_size=CONNECTIONS, max_overflow=0)
 
@@ -159,30 +157,6 @@ def _engine(address: URL) -> Engine:
     def _begun(connection: Connection) -> None:
         only_looks = connection.get_execution_options().get("only_looks", False)
         connection.exec_driver_sql("BEGIN" if only_looks else "BEGIN IMMEDIATE")
-
-    return engine
-
-
-def _postgres(address: URL) -> Engine:
-    engine = create_engine(address, isolation_level="READ COMMITTED", pool_size=CONNECTIONS, max_overflow=0)
-
-    @event.listens_for(engine, "begin")
-    def _begun(connection: Connection) -> None:
-        if connection.get_execution_options().get("only_looks", False):
-            connection.exec_driver_sql(_SNAPSHOT)
-
-    @event.listens_for(engine, "checkin")
-    def _given_back(_: Any, kept: ConnectionPoolEntry) -> None:
-        kept.info["idle_since"] = time.monotonic()
-
-    @event.listens_for(engine, "checkout")
-    def _taken(connection: Any, kept: ConnectionPoolEntry, _: Any) -> None:
-        """Ask whether the server is still there, but not of a connection that spoke just now."""
-        if time.monotonic() - kept.info.get("idle_since", time.monotonic()) > _PING_SECONDS:
-            try:
-                engine.dialect.do_ping(connection)
-            except engine.dialect.loaded_dbapi.Error as error:
-                raise DisconnectionError from error
 
     return engine
 
