@@ -16,7 +16,7 @@ _PING_SECONDS = 5.0
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
-class OneTrip(Pg8000):
+class OneTrip(Pg8000):  # type: ignore[misc]  # pg8000 ships no types
     """A connection that sends a statement, its values and the wish for its rows together.
 
     The protocol allows that (PostgreSQL, "Extended Query"): after an error the server skips all up to the end of it.

@@ -25,7 +25,7 @@ from scanloop.labelling.schema import Event, Export
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 """How long a transaction waits for the others before it gives up."""
-CONNECTIONS = 12
+CONNECTIONS = 6
 """Of one process, at most and for good: to open one costs more than what most of them are asked."""
 _MIGRATION_LOCK, _WRITING_LOCK = 0x5CA9_0001, 0x5CA9_0002
 _INSTANT = timedelta(microseconds=1)
