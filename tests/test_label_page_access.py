@@ -16,7 +16,7 @@ from scanloop.labelling.app.application import ROUTERS, make_app
 from scanloop.labelling.app.rates import MOST_KEYS, Buckets
 from scanloop.labelling.app.settings import PageSettings, load_settings
 from scanloop.labelling.passwords import check_password, set_password
-from scanloop.labelling.readers import add_reader, disable_reader, enable_reader
+from scanloop.labelling.readers import disable_reader, enable_reader
 from scanloop.labelling.reading import NoTask, next_task
 from scanloop.labelling.schema import Lease, PageSession, Password, Reader, Wave
 
@@ -184,24 +184,6 @@ def test_log_ins_are_limited_by_name_and_by_address_and_say_when_to_try_again(
     assert try_password(browser, "ben") == 303
     tried = [try_password(browser, f"nobody {number}") for number in range(12)]
     assert tried.count(429) >= 4, "an address tries twelve"
-
-
-def test_a_hospital_behind_one_address_logs_in_and_only_log_ins_that_fail_count_against_it(
-    make_site: SiteMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cheap = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-    monkeypatch.setattr("label_pages._hashed", lambda: cheap.hash(PASSWORD))
-    monkeypatch.setattr(passwords, "_NOBODYS", cheap.hash("nobody's"))
-    site = make_site(settings={"logins_a_minute": 1})
-    browser, staff = site.browser(), [f"reader {number}" for number in range(8)]
-    for name in staff:
-        add_reader(site.store, name)
-        with site.store.writing() as (session, at):
-            who = session.scalar(select(Reader.id).where(Reader.name == name))
-            session.add(Password(reader_id=who, hash=cheap.hash(PASSWORD), set_at=at))
-    assert [try_password(browser, name) for name in staff] == [303] * 8
-    assert [try_password(browser, f"nobody {number}") for number in range(5)] == [403] * 4 + [429]
-    assert try_password(browser, "anna") == 429, "who guesses does not fill the bucket again by being right once"
 
 
 def test_a_session_that_asks_too_often_waits_and_others_do_not(make_site: SiteMaker) -> None:

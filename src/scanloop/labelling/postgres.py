@@ -39,7 +39,9 @@ class OneTrip(Pg8000):  # type: ignore[misc]  # pg8000 ships no types
 
 def postgres_engine(address: URL, connections: int) -> Engine:
     """Connections to a database on PostgreSQL; those with the option `only_looks` see one state of it."""
-    engine = create_engine(address, isolation_level="READ COMMITTED", pool_size=connections, max_overflow=0)
+    engine = create_engine(
+        address, isolation_level="READ COMMITTED", pool_size=connections, max_overflow=0, hide_parameters=True
+    )
 
     @event.listens_for(engine, "do_connect")
     def _connect(_: Any, __: Any, arguments: list[Any], named: dict[str, Any]) -> OneTrip:

@@ -145,7 +145,10 @@ def _engine(address: URL) -> Engine:
 
         return postgres_engine(address, CONNECTIONS)
     Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS}, pool_size=CONNECTIONS, max_overflow=0)
+    # Errors go to logs, and values hold slice ids, tokens and hashes of passwords.
+    engine = create_engine(
+        address, connect_args={"timeout": BUSY_SECONDS}, pool_size=CONNECTIONS, max_overflow=0, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _: Any) -> None:

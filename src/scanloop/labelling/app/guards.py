@@ -28,7 +28,8 @@ def client_address(request: Request, service: Service) -> str:
     peer = request.client.host if request.client else ""
     if not is_trusted(peer, service):
         return peer
-    for said in reversed(request.headers.get("x-forwarded-for", "").split(",")):
+    chain = ",".join(request.headers.getlist("x-forwarded-for"))  # some proxies add a line below a browser's own
+    for said in reversed(chain.split(",")):
         try:
             address = str(ip_address(said.strip()))
         except ValueError:
