@@ -5,9 +5,9 @@
 Starts `scanloop label serve` on a new store (SQLite in a file, or a PostgreSQL of its own, as durable as by default)
 and readers in this process, all on one machine. They log in at once and from one address, take their first three tasks
 within the time that an image takes them, and then do what the page does: answer, progress, next task and its image; one
-answer in fifty is taken back and given again. A tenth of the tasks wants two readings. `--think 2 3` is how long each of
-them looks at an image in seconds, `--think 0 0` measures the throughput. `--budget-eur` is what may be spent; below what
-they would read it runs out. The database is audited while they read, once a second, and afterwards.
+answer in fifty is taken back and given again. A tenth of the tasks wants two readings. `--think 2 3` is how many
+seconds each of them looks at an image, `--think 0 0` measures the throughput. `--budget-eur` is what may be spent;
+below what they would read it runs out. The database is audited while they read, once a second, and afterwards.
 """
 
 import argparse
