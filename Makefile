@@ -12,7 +12,7 @@ export UV_LINK_MODE ?= copy
 # Hospitals' networks often bring certificates of their own: trust what the system trusts.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo run test check format compile bench bench-acquire bench-embed bench-calibration bench-certificates bench-consensus bench-label-errors bench-learn bench-scale bench-select rehearse integration image clean
+.PHONY: help setup demo run test check format compile bench bench-acquire bench-embed bench-calibration bench-certificates bench-consensus bench-label-errors bench-learn bench-readers bench-scale bench-select rehearse integration image clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ bench-certificates: setup ## Measure whether certificates of promoted labels hol
 
 bench-consensus: setup ## Measure consensus and the ranking of readers with simulated readers on three real sets; DRAWS=3 is quick
 	$(BIN)/python benchmarks/bench_consensus.py $(if $(DRAWS),--draws $(DRAWS))
+
+bench-readers: setup ## Measure 200 readers at once against PostgreSQL and SQLite, with an audit of the store; SECONDS_EACH=20 is quick
+	@for store in postgresql sqlite; do $(BIN)/python benchmarks/bench_readers.py --store $$store --think 8 12 --seconds $(or $(SECONDS_EACH),60) || exit 1; done
 
 bench-label-errors: setup ## Measure how many planted label errors are among the first proposed, on three real sets; DRAWS=3 is quick
 	$(BIN)/python benchmarks/bench_label_errors.py $(if $(DRAWS),--draws $(DRAWS))

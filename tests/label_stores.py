@@ -6,6 +6,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, func, select
 
 from scanloop.artifacts import write_json, write_table
 from scanloop.labelling.readers import add_reader
 from scanloop.labelling.reading import Handed, answer, next_task
+from scanloop.labelling.schema import Lease, Reading, Task, Wave
+from scanloop.labelling.settling import standing
 from scanloop.labelling.store import Store, open_store
 from scanloop.labelling.waves import Published, publish
 
@@ -95,6 +98,22 @@ def read_one(store: Store, reader: str, given: str) -> Handed:
     task = take(store, reader)
     answer(store, reader, task.task, given, task.token)
     return task
+
+
+def check_books(address: str) -> None:
+    """Return if tasks, leases, readings and money agree, counted anew from the rows."""
+    store = open_store(address)
+    with store.reading() as session:
+        wave = session.scalars(select(Wave)).one()
+        paid = int(session.scalar(select(func.sum(Reading.paid_cents))) or 0)
+        held = session.scalars(select(Lease.task_id)).all()
+        read = [(row.task_id, row.reader_id) for row in session.execute(standing())]
+        counts = Counter([task for task, _ in read] + list(held))
+        assert len(set(read)) == len(read), "a reader has read a task twice"
+        assert all(counts[task.id] + task.slots == task.wanted for task in session.scalars(select(Task)))
+        assert paid == len(read) * wave.price_cents
+        assert wave.committed_cents == paid + len(held) * wave.price_cents <= wave.budget_cents
+    store.engine.dispose()
 
 
 def _binaries() -> Path | None:

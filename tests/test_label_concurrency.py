@@ -4,17 +4,16 @@ import multiprocessing
 import os
 import random
 import signal
-from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from label_stores import enrol, publish_images
+from label_stores import check_books, enrol, publish_images
 from sqlalchemy import func, select
 
 from scanloop.labelling.double_reading import DoubleReading
 from scanloop.labelling.reading import NoTask, answer, next_task, release, withdraw
-from scanloop.labelling.schema import Event, Lease, Reading, Task, Wave
+from scanloop.labelling.schema import Event, Reading
 from scanloop.labelling.settling import standing
 from scanloop.labelling.store import open_store
 
@@ -59,22 +58,6 @@ def drained(told: Connection) -> list[object]:
         return found
 
 
-def check_books(address: str) -> None:
-    """Return if tasks, leases, readings and money agree, counted anew from the rows."""
-    store = open_store(address)
-    with store.reading() as session:
-        wave = session.scalars(select(Wave)).one()
-        paid = int(session.scalar(select(func.sum(Reading.paid_cents))) or 0)
-        held = session.scalars(select(Lease.task_id)).all()
-        read = [(row.task_id, row.reader_id) for row in session.execute(standing())]
-        counts = Counter([task for task, _ in read] + list(held))
-        assert len(set(read)) == len(read), "a reader has read a task twice"
-        assert all(counts[task.id] + task.slots == task.wanted for task in session.scalars(select(Task)))
-        assert paid == len(read) * wave.price_cents
-        assert wave.committed_cents == paid + len(held) * wave.price_cents <= wave.budget_cents
-    store.engine.dispose()
-
-
 def test_eight_readers_at_once_lose_nothing_read_nothing_twice_and_spend_no_cent_too_much(
     address: str, tmp_path: Path
 ) -> None:
@@ -107,7 +90,7 @@ def test_a_reader_whose_process_is_killed_loses_nothing_that_was_acknowledged(
 ) -> None:
     store, draw = open_store(address), random.Random(seed)
     enrol(store, *READERS[:2])
-    publish_images(store, tmp_path, 300, policy=DoubleReading("all"))
+    publish_images(store, tmp_path, 3000, policy=DoubleReading("all"))
     store.engine.dispose()
     workers = [start(address, name) for name in READERS[:2]]
     told: list[object] = []

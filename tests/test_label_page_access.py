@@ -124,8 +124,12 @@ def test_sessions_end_when_idle_after_a_day_in_any_case_and_at_log_out(site: Sit
 def test_a_reader_who_is_disabled_is_out_at_once_and_what_they_held_goes_back(site: Site) -> None:
     anna = site.enter("anna")
     task = anna.take()
+    anna.get("/api/progress")
     disable_reader(site.store, "anna")
     disable_reader(site.store, "anna")
+    assert anna.post("/api/tasks/next", {"beside": []}).status_code == 403, "though the page knew her a moment ago"
+    assert anna.get(f"/images/{task['task']}").status_code == 403
+    site.clock.move(seconds=1)
     assert anna.get("/api/progress").status_code == 401
     assert try_password(site.browser(), "anna") == 403
     with pytest.raises(RoleError, match="disabled"):
@@ -289,4 +293,5 @@ def test_disabled_at_is_what_keeps_a_reader_out_even_with_a_session_row(site: Si
     anna = site.enter("anna")
     with site.store.writing() as (session, at):
         session.execute(update(Reader).where(Reader.name == "anna").values(disabled_at=at))
+    site.clock.move(seconds=1)
     assert anna.get("/api/progress").status_code == 401

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from scanloop.errors import LeaseError, RoleError
 from scanloop.labelling.readers import ROLES, find_reader
-from scanloop.labelling.schema import Adjudication, Lease, Reader, Reading, Task, Wave
+from scanloop.labelling.schema import Adjudication, Lease, Reader, Reading, Task, UtcTime, Wave
 from scanloop.labelling.settling import may_be_a_task, standing
 from scanloop.labelling.store import Store, record
 
@@ -113,21 +112,34 @@ class _About:
     is_held: bool
 
 
+# Built once, and asked in one go: every image that is shown is asked for here.
+_TASK_FOR = (
+    select(
+        Reader.role, Reader.disabled_at, Task.slice_id, Task.wave_id, Task.disputed, Task.neighbours,
+        Lease.id.label("lease"),
+    )
+    .select_from(Reader)
+    .outerjoin(Task, Task.id == bindparam("task"))
+    .outerjoin(
+        Lease,
+        (Lease.task_id == Task.id)
+        & (Lease.reader_id == Reader.id)
+        & (Lease.expires_at > bindparam("now", type_=UtcTime)),
+    )
+    .where(Reader.name == bindparam("reader"))
+)  # fmt: skip
+
+
 def _about(session: Session, reader: str, task: int, now: datetime) -> _About:
     """A task that is theirs to see."""
     if not may_be_a_task(task):
         raise LeaseError(_NOT_YOURS)
-    who = session.execute(select(Reader.id, Reader.role, Reader.disabled_at).where(Reader.name == reader)).one_or_none()
+    who = session.execute(_TASK_FOR, {"reader": reader, "task": task, "now": now}).one_or_none()
     if who is None or who.disabled_at is not None:
         raise RoleError("nobody with this name reads here; a curator adds readers")
-    columns = (Task.slice_id, Task.wave_id, Task.disputed, Task.neighbours)
-    found: Any = session.execute(select(*columns).where(Task.id == task)).one_or_none()
-    held = select(Lease.id).where(Lease.task_id == task, Lease.reader_id == who.id, Lease.expires_at > now)
-    is_held = session.scalar(held) is not None
+    is_held = who.lease is not None
     role = ROLES.index(who.role)
-    may_see = (
-        is_held or role >= ROLES.index("curator") or (role >= ROLES.index("adjudicator") and found and found.disputed)
-    )
-    if found is None or not may_see:
+    may_see = is_held or role >= ROLES.index("curator") or (role >= ROLES.index("adjudicator") and who.disputed)
+    if who.slice_id is None or not may_see:
         raise LeaseError(_NOT_YOURS)
-    return _About(found.slice_id, found.wave_id, found.neighbours, who.role, is_held)
+    return _About(who.slice_id, who.wave_id, who.neighbours, who.role, is_held)

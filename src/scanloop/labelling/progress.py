@@ -102,15 +102,13 @@ def pace(store: Store, reader: str, wave: int) -> Pace:
     """
     with store.reading() as session:
         who = select(Reader.id).where(Reader.name == reader).scalar_subquery()
-        mine = standing().where(Reading.reader_id == who)
-        of_wave = mine.join(Task, Task.id == Reading.task_id).where(Task.wave_id == wave)
+        mine = standing().where(Reading.reader_id == who).subquery()
         now = store.clock()
-
-        def count(query: Any) -> int:
-            return session.scalar(select(func.count()).select_from(query.subquery())) or 0
-
-        lately = [count(mine.where(Reading.at > now - over)) for over in (PACE, LATELY)]
-        return Pace(count(of_wave), *lately)
+        counts = [func.count().filter(condition) for condition in (
+            Task.wave_id == wave, mine.c.at > now - PACE, mine.c.at > now - LATELY,
+        )]  # fmt: skip
+        found = session.execute(select(*counts).select_from(mine).join(Task, Task.id == mine.c.task_id)).one()
+        return Pace(*map(int, found))
 
 
 def last_hour(store: Store) -> dict[str, int]:

@@ -25,6 +25,8 @@ from scanloop.labelling.schema import Event, Export
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 """How long a transaction waits for the others before it gives up."""
+CONNECTIONS = 6
+"""Of one process, at most and for good: to open one costs more than what most of them are asked."""
 _MIGRATION_LOCK, _WRITING_LOCK = 0x5CA9_0001, 0x5CA9_0002
 _INSTANT = timedelta(microseconds=1)
 
@@ -45,6 +47,7 @@ class Store:
 
     Attributes:
         engine: Connections to the database.
+        looking: The same ones, for transactions that only look.
         clock: The time in UTC.
         new_token: A new lease's token, never the same twice.
         turn: What threads that write queue for: SQLite lets one write at a time, and whoever waits there only looks
@@ -52,6 +55,7 @@ class Store:
     """
 
     engine: Engine
+    looking: Engine
     clock: Callable[[], datetime]
     new_token: Callable[[], str]
     turn: AbstractContextManager[Any]
@@ -78,10 +82,7 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A transaction that only looks, at one state of the database; on SQLite it waits for nobody."""
-        one_state: dict[str, str] = {"begin": "BEGIN"}
-        if self.engine.dialect.name == "postgresql":
-            one_state = {"isolation_level": "REPEATABLE READ"}
-        with Session(self.engine.execution_options(**one_state)) as session, session.begin():
+        with Session(self.looking) as session, session.begin():
             yield session
 
 
@@ -121,7 +122,7 @@ def open_store(
         reason = str(error.orig if isinstance(error, DBAPIError) else error)
         raise LabellingError(f"{address.render_as_string()}: the label store cannot be opened ({reason})") from error
     turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
-    return Store(engine, clock, new_token, turn)
+    return Store(engine, engine.execution_options(only_looks=True), clock, new_token, turn)
 
 
 def record(
@@ -150,9 +151,14 @@ def _address(url: str) -> URL:
 
 def _engine(address: URL) -> Engine:
     if address.get_backend_name() == "postgresql":
-        return create_engine(address, isolation_level="READ COMMITTED", pool_pre_ping=True)
+        from scanloop.labelling.postgres import postgres_engine  # pg8000 where it is needed
+
+        return postgres_engine(address, CONNECTIONS)
     Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS})
+    # Errors go to logs, and values hold slice ids, tokens and hashes of passwords.
+    engine = create_engine(
+        address, connect_args={"timeout": BUSY_SECONDS}, pool_size=CONNECTIONS, max_overflow=0, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _: Any) -> None:
@@ -162,7 +168,8 @@ def _engine(address: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN IMMEDIATE"))
+        only_looks = connection.get_execution_options().get("only_looks", False)
+        connection.exec_driver_sql("BEGIN" if only_looks else "BEGIN IMMEDIATE")
 
     return engine
 

@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, union, update
 from sqlalchemy.orm import Session
 
 from scanloop.artifacts import check_artifact, read_json, read_table
-from scanloop.build import read_key
+from scanloop.build import RECORD, read_key
 from scanloop.errors import ArtifactError, LabellingError
 from scanloop.labelling.double_reading import NO_LABEL, DoubleReading
 from scanloop.labelling.limits import Limits, allowed
@@ -174,7 +174,9 @@ def cents(euros: Any) -> int:
 def _read(queue: Path, catalog: Path, budget_eur: Decimal | None) -> _Queue:
     check_artifact(queue, "queue")
     rows, facts = read_table(queue, "queue.parquet"), read_json(queue / "queue.json")
-    about = read_json(catalog / "catalog.json")
+    about, made_from = read_json(catalog / "catalog.json"), read_json(queue / RECORD).get("inputs", {}).get("catalog")
+    if made_from is not None and made_from != read_key(catalog):
+        raise LabellingError(f"{queue} was not made from {catalog}, but from another catalog; name that with --catalog")
     price = facts["price_per_label_eur"]
     if not (rows["price"] == price).all():
         raise ArtifactError(f"{queue}: its images have several prices; publish one queue for each price")

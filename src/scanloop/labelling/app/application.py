@@ -1,7 +1,10 @@
 """The page as an application: routes, refusals, shield."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from sqlalchemy import select
@@ -14,7 +17,7 @@ from scanloop.labelling.app.refusals import add_refusals
 from scanloop.labelling.app.service import make_service
 from scanloop.labelling.app.settings import PageSettings
 from scanloop.labelling.app.shielding import Shield
-from scanloop.labelling.store import Store
+from scanloop.labelling.store import CONNECTIONS, Store
 
 ROUTERS = (guidance.router, reader_api.router, adjudicator_api.router, curator_api.router, pages.router)
 
@@ -29,7 +32,10 @@ def make_app(store: Store, settings: PageSettings) -> FastAPI:
     Raises:
         ArtifactError: A catalog is none.
     """
-    app = FastAPI(title="scanloop labelling", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="scanloop labelling", version=__version__, openapi_url=None, docs_url=None, redoc_url=None,
+        lifespan=_with_threads,
+    )  # fmt: skip
     app.state.service = make_service(store, settings)
     for router in ROUTERS:
         app.include_router(router)
@@ -39,6 +45,13 @@ def make_app(store: Store, settings: PageSettings) -> FastAPI:
     add_refusals(app)
     app.add_middleware(Shield, most_body_bytes=settings.most_body_bytes, is_secure=settings.secure_cookies)
     return app
+
+
+@asynccontextmanager
+async def _with_threads(_: FastAPI) -> AsyncIterator[None]:
+    """As many threads as the store has connections: none waits for one while it could answer somebody else."""
+    to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
+    yield
 
 
 def _alive() -> dict[str, str]:

@@ -14,6 +14,7 @@ from scanloop.labelling.agreement import Agreement
 from scanloop.labelling.app.forecasts import Forecast, last_forecast
 from scanloop.labelling.app.guards import Curator, Page
 from scanloop.labelling.app.reader_api import Asked
+from scanloop.labelling.csv_files import defused
 from scanloop.labelling.export import export
 from scanloop.labelling.progress import Progress
 from scanloop.labelling.readers import find_reader
@@ -79,6 +80,7 @@ def labels(me: Curator, page: Page) -> Csv:
     with tempfile.TemporaryDirectory() as folder:
         export(page.store, Path(folder) / "labels")
         table = read_table(Path(folder) / "labels", "labels.parquet")
+    table["label"] = table["label"].map(defused, na_action="ignore")  # classes may be named by folders of strangers
     with page.store.writing() as (session, now):
         record(session, now, "download", reader=find_reader(session, me.reader, "curator"), labels=len(table))
     return Csv(table.to_csv(index=False), headers={"Content-Disposition": 'attachment; filename="labels.csv"'})

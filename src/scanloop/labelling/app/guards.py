@@ -1,7 +1,7 @@
 """Who may: the session behind a request, its role, and that the request comes from our own page."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from scanloop.errors import RoleError
 from scanloop.labelling.app.refusals import Refused
 from scanloop.labelling.app.service import Service, service_of
 from scanloop.labelling.readers import ROLES
-from scanloop.labelling.sessions import SignedIn, who_is
+from scanloop.labelling.sessions import SignedIn
 
 Page = Annotated[Service, Depends(service_of)]
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
@@ -28,7 +28,8 @@ def client_address(request: Request, service: Service) -> str:
     peer = request.client.host if request.client else ""
     if not is_trusted(peer, service):
         return peer
-    for said in reversed(request.headers.get("x-forwarded-for", "").split(",")):
+    chain = ",".join(request.headers.getlist("x-forwarded-for"))  # some proxies add a line below a browser's own
+    for said in reversed(chain.split(",")):
         try:
             address = str(ip_address(said.strip()))
         except ValueError:
@@ -84,7 +85,11 @@ def session_of(request: Request, service: Page) -> SignedIn:
     Raises:
         Refused: There is no session, it asks too often, or the request was not made by our page.
     """
-    who = who_is(service.store, request.cookies.get(cookie_name(service)), service.lifetime)
+    secret = request.cookies.get(cookie_name(service), "")
+    return _allowed(request, service, service.sessions.lately(secret) or service.sessions.ask(secret))
+
+
+def _allowed(request: Request, service: Service, who: SignedIn | None) -> SignedIn:
     if service.settings.login == "proxy":
         named = name_of_proxy(request, service)
         who = who if who is not None and who.reader == named else None
@@ -111,7 +116,9 @@ async def signed_in(request: Request, service: Page) -> SignedIn:
     Raises:
         Refused: They are not, or the token is missing or wrong.
     """
-    who = await run_in_threadpool(session_of, request, service)
+    secret = request.cookies.get(cookie_name(service), "")
+    who = service.sessions.lately(secret) or await run_in_threadpool(service.sessions.ask, secret)
+    who = _allowed(request, service, who)
     if request.method in UNSAFE:
         sent = await _csrf_sent(request)
         if not hmac.compare_digest(sent.encode("utf-8", "replace"), who.csrf.encode()):
@@ -122,10 +129,10 @@ async def signed_in(request: Request, service: Page) -> SignedIn:
 Me = Annotated[SignedIn, Depends(signed_in)]
 
 
-def at_least(role: str) -> Callable[[SignedIn], SignedIn]:
+def at_least(role: str) -> Callable[[SignedIn], Awaitable[SignedIn]]:
     """A dependency: whoever is logged in, whose role includes this one."""
 
-    def guarded(me: Me) -> SignedIn:
+    async def guarded(me: Me) -> SignedIn:
         if ROLES.index(me.role) < ROLES.index(role):
             raise RoleError(f"this needs the role {role}, and yours is {me.role}; a curator changes roles")
         return me

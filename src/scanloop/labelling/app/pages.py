@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.responses import Response
@@ -39,7 +40,7 @@ def login_page(request: Request, page: Page) -> Response:
 
 
 @router.post("/login", response_class=HTMLResponse)
-def log_in(
+async def log_in(
     request: Request,
     page: Page,
     name: Annotated[str, Form(max_length=200)] = "",
@@ -49,6 +50,10 @@ def log_in(
     if page.settings.login == "proxy":
         raise Refused(403, "proxy", "this page takes the word of its proxy; passwords are off")
     check_origin(request, page)
+    return await to_thread.run_sync(_log_in, request, page, name, password, limiter=page.logging_in)
+
+
+def _log_in(request: Request, page: Service, name: str, password: str) -> Response:
     address = client_address(request, page)
     wait = page.logins_of_addresses.wait_seconds(address) or page.logins_of_names.wait_seconds(name)
     if wait:
@@ -60,6 +65,7 @@ def log_in(
     except RoleError:
         refused_sign_in(page.store, name, address)
         return HTMLResponse(render(request, "login.html", failed=True), status_code=403)
+    page.logins_of_addresses.give_back(address)
     return _with_session(RedirectResponse("/", status_code=303), page, secret)
 
 
@@ -68,6 +74,7 @@ def log_out(request: Request, _: Me, page: Page) -> Response:
     """End the session; the tasks in its reader's hands go back."""
     name = cookie_name(page)
     sign_out(page.store, request.cookies.get(name, ""))
+    page.sessions.forget(request.cookies.get(name, ""))
     answer = RedirectResponse("/login", status_code=303)
     answer.delete_cookie(name, secure=page.settings.secure_cookies, httponly=True, samesite="lax")
     return answer

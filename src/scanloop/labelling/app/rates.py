@@ -37,5 +37,12 @@ class Buckets:
                 self._buckets.popitem(last=False)
             return wait
 
+    def give_back(self, key: str) -> None:
+        """Put a token back: what it was taken for does not count."""
+        with self._lock:
+            if key in self._buckets:
+                left, at = self._buckets[key]
+                self._buckets[key] = (min(self._burst, left + 1), at)
+
     def __len__(self) -> int:
         return len(self._buckets)

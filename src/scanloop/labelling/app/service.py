@@ -2,11 +2,13 @@
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
 
 from scanloop.labelling.agreement import Agreement, measure_agreement
@@ -14,15 +16,16 @@ from scanloop.labelling.app.pictures import Pictures
 from scanloop.labelling.app.rates import Buckets
 from scanloop.labelling.app.settings import PageSettings
 from scanloop.labelling.progress import Progress, last_hour, progress
-from scanloop.labelling.sessions import Lifetime
+from scanloop.labelling.sessions import Lifetime, SignedIn, who_is
 from scanloop.labelling.store import Store
 
 T = TypeVar("T")
 COUNTED_SECONDS, AGREED_SECONDS = 2.0, 10.0
+SIGNED_IN, MOST_SESSIONS = timedelta(seconds=1), 1000
 
 
 class Lately(Generic[T]):
-    """A value that is computed again when it is older than some seconds, by one thread at a time."""
+    """A value that is computed again when it is older than some seconds, by one thread; the others take the old one."""
 
     def __init__(self, compute: Callable[[], T], seconds: float) -> None:
         self._compute, self._seconds, self._lock = compute, seconds, threading.Lock()
@@ -30,16 +33,60 @@ class Lately(Generic[T]):
 
     def __call__(self) -> T:
         """The value."""
-        with self._lock:
+        known = self._value
+        if not self._lock.acquire(blocking=known is None):
+            assert known is not None
+            return known[1]
+        try:
             if self._value is None or time.monotonic() - self._value[0] > self._seconds:
                 found = self._compute()
                 self._value = (time.monotonic(), found)
             return self._value[1]
+        finally:
+            self._lock.release()
 
     def forget(self) -> None:
         """Compute anew when it is asked for next."""
         with self._lock:
             self._value = None
+
+
+class Sessions:
+    """Whose sessions these are, as the store said within the last second: a page asks several things at once.
+
+    Whatever changes or shows something asks the store itself, too, whether its reader was disabled.
+
+    Args:
+        store: The label store.
+        lifetime: Of sessions.
+    """
+
+    def __init__(self, store: Store, lifetime: Lifetime) -> None:
+        self._store, self._lifetime = store, lifetime
+        self._known: OrderedDict[str, tuple[datetime, SignedIn]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def lately(self, secret: str) -> SignedIn | None:
+        """Whose it was within the last second; None where that is not known."""
+        with self._lock:
+            at, who = self._known.get(secret, (None, None))
+        return who if at is not None and timedelta(0) <= self._store.clock() - at < SIGNED_IN else None
+
+    def ask(self, secret: str) -> SignedIn | None:
+        """Whose it is, as the store says; None where there is none or it is over."""
+        at, who = self._store.clock(), who_is(self._store, secret, self._lifetime)
+        self.forget(secret)
+        if who is not None:
+            with self._lock:
+                self._known[secret] = (at, who)
+                while len(self._known) > MOST_SESSIONS:
+                    self._known.popitem(last=False)
+        return who
+
+    def forget(self, secret: str) -> None:
+        """Ask the store when it is asked for next."""
+        with self._lock:
+            self._known.pop(secret, None)
 
 
 @dataclass(frozen=True)
@@ -51,10 +98,12 @@ class Service:
         settings: The page's.
         pictures: Images of the catalogs.
         logins_of_names: Log-ins that names may try.
-        logins_of_addresses: Log-ins that addresses may try.
+        logins_of_addresses: Log-ins that addresses may try and fail: a whole hospital may stand behind one.
+        logging_in: Log-ins under way; the others wait without a thread that readers need.
         requests: Requests of each session.
         counted: How far the wave is; counted every two seconds at most, whoever asks.
         agreement: How readers agree, and how many readings each gave within the hour; counted every ten seconds.
+        sessions: Whose sessions these are.
         lifetime: Of sessions.
     """
 
@@ -63,10 +112,12 @@ class Service:
     pictures: Pictures
     logins_of_names: Buckets
     logins_of_addresses: Buckets
+    logging_in: CapacityLimiter
     requests: Buckets
     counted: Lately[Progress | None]
     agreement: Lately[tuple[Agreement, dict[str, int]]]
-    lifetime: Lifetime = field(default_factory=Lifetime)
+    sessions: Sessions
+    lifetime: Lifetime
 
 
 def make_service(store: Store, settings: PageSettings) -> Service:
@@ -75,16 +126,19 @@ def make_service(store: Store, settings: PageSettings) -> Service:
     Raises:
         ArtifactError: A catalog is none.
     """
+    lifetime = Lifetime(timedelta(minutes=settings.idle_minutes), timedelta(hours=settings.session_hours))
     return Service(
         store=store,
         settings=settings,
         pictures=Pictures(settings.catalogs, settings.image_cache_mib * 2**20),
         logins_of_names=Buckets(settings.logins_a_minute, settings.logins_a_minute),
         logins_of_addresses=Buckets(4 * settings.logins_a_minute, 4 * settings.logins_a_minute),
+        logging_in=CapacityLimiter(2),
         requests=Buckets(settings.requests_a_minute, settings.requests_a_minute / 6),
         counted=Lately(lambda: progress(store, ""), COUNTED_SECONDS),
         agreement=Lately(lambda: (measure_agreement(store), last_hour(store)), AGREED_SECONDS),
-        lifetime=Lifetime(timedelta(minutes=settings.idle_minutes), timedelta(hours=settings.session_hours)),
+        sessions=Sessions(store, lifetime),
+        lifetime=lifetime,
     )
 
 
