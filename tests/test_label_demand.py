@@ -94,11 +94,11 @@ def test_a_step_publishes_a_queue_once_and_says_why_it_does_not(
 ) -> None:
     monkeypatch.delenv("SCANLOOP_LABEL_STORE", raising=False)
     address, given = f"sqlite:///{tmp_path / 'labels.db'}", chain.inputs("catalog", "queue")
-    assert "no label store is named" in publish(LabelConfig(), **given, output=tmp_path / "nowhere").why
+    assert "no label store is named" in str(publish(LabelConfig(), **given, output=tmp_path / "nowhere").why)
     found = publish(LabelConfig(store=address, total_limit=7), **given, output=tmp_path / "published")
-    assert found == PublishSummary(1, 7, "")
+    assert found == PublishSummary(1, 7)
     assert read_json(tmp_path / "published" / "publication.json")["store"] == address
-    assert publish(LabelConfig(store=address), **given, output=tmp_path / "again") == PublishSummary(1, 7, "")
+    assert publish(LabelConfig(store=address), **given, output=tmp_path / "again") == PublishSummary(1, 7)
     nothing = acquire(
         AcquireConfig(budget_eur=0), **chain.inputs("catalog", "embeddings", "triage"), output=tmp_path / "queue"
     )
@@ -108,7 +108,7 @@ def test_a_step_publishes_a_queue_once_and_says_why_it_does_not(
     other = f"sqlite:///{tmp_path / 'other.db'}"
     refused = publish(LabelConfig(store=other, total_limit=0), **given, output=tmp_path / "refused")
     assert (refused.wave, refused.images) == (None, 0)
-    assert "the limit of 0 annotations in all is reached" in refused.why
+    assert "the limit of 0 annotations in all is reached" in str(refused.why)
 
 
 def test_the_environment_names_the_store_before_the_configuration(

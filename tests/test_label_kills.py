@@ -35,6 +35,7 @@ from scanloop.cli import main
 for _ in sys.stdin:
     child = os.fork()
     if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # it says where it listens; that is the parent's line
         main()
     print(child, flush=True)
     os.waitpid(child, 0)

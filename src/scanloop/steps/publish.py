@@ -11,11 +11,11 @@ from scanloop.errors import BudgetError
 
 @dataclass(frozen=True)
 class PublishSummary:
-    """Wave and images that are asked for, or why there are none: `why` is empty where the queue was published."""
+    """Wave and images that are asked for, or why there are none."""
 
     wave: int | None
     images: int
-    why: str
+    why: str | None = None
 
 
 @step("publication")
@@ -56,4 +56,4 @@ def _published(config: LabelConfig, catalog: Path, queue: Path) -> PublishSummar
         return PublishSummary(None, 0, str(refused))
     finally:
         store.engine.dispose()
-    return PublishSummary(found.wave, found.tasks, "")
+    return PublishSummary(found.wave, found.tasks)

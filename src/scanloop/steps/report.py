@@ -95,4 +95,6 @@ def report(  # noqa: PLR0913  a keyword for each kind of artifact that the page 
         write_bytes(output / name, text.encode())
     write_json(output / "environment.json", environment(there))
     decision = str(material.json("promotion", "promotion.json").get("decision", "undecided"))
-    return ReportSummary(len(page.sections) - len(page.missing), page.missing, page.figures, page.images, decision)
+    return ReportSummary(
+        len(page.sections) - len(page.missing), list(dict.fromkeys(page.missing)), page.figures, page.images, decision
+    )

@@ -28,6 +28,8 @@ from scanloop.labelling.passwords import check_password
 from scanloop.labelling.sessions import refused_sign_in, sign_in, sign_out
 
 router = APIRouter(include_in_schema=False)
+STARTS = {"adjudicator": "/adjudicate", "curator": "/curate"}
+"""Where a log-in leads by role: whoever only looks is to hold no images."""
 BACK = ("/", "/login", "/adjudicate", "/curate")
 
 
@@ -62,11 +64,14 @@ def _log_in(request: Request, page: Service, name: str, password: str) -> Respon
         check_password(page.store, name, password)
         before = request.cookies.get(cookie_name(page))
         secret = sign_in(page.store, name, page.lifetime, how="password", address=address, instead_of=before)
+        page.sessions.forget(before or "")
     except RoleError:
         refused_sign_in(page.store, name, address)
         return HTMLResponse(render(request, "login.html", failed=True), status_code=403)
     page.logins_of_addresses.give_back(address)
-    return _with_session(RedirectResponse("/", status_code=303), page, secret)
+    who = page.sessions.ask(secret)
+    start = STARTS.get(who.role, "/") if who is not None else "/"
+    return _with_session(RedirectResponse(start, status_code=303), page, secret)
 
 
 @router.post("/logout")

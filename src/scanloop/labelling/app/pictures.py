@@ -95,6 +95,10 @@ class Pictures:
     def __len__(self) -> int:
         return sum(len(one) for one in self._places)
 
+    def __contains__(self, slice_id: str) -> bool:
+        """Whether a catalog holds an image."""
+        return any(place.find(slice_id) is not None for place in self._places)
+
     def png(self, slice_id: str) -> bytes:
         """Bytes of an image's PNG.
 

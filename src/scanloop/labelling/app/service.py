@@ -1,5 +1,6 @@
 """What every request of the page shares: the store, the images, the texts, the limits, and what is counted lately."""
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -10,14 +11,19 @@ from typing import Any, Generic, TypeVar
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
+from sqlalchemy import select
 
+from scanloop.errors import ConfigError
 from scanloop.labelling.agreement import Agreement, measure_agreement
 from scanloop.labelling.app.pictures import Pictures
 from scanloop.labelling.app.rates import Buckets
 from scanloop.labelling.app.settings import PageSettings
 from scanloop.labelling.progress import Progress, last_hour, progress
+from scanloop.labelling.schema import Task, Wave
 from scanloop.labelling.sessions import Lifetime, SignedIn, who_is
 from scanloop.labelling.store import Store
+
+logger = logging.getLogger("scanloop")
 
 T = TypeVar("T")
 COUNTED_SECONDS, AGREED_SECONDS = 2.0, 10.0
@@ -125,12 +131,15 @@ def make_service(store: Store, settings: PageSettings) -> Service:
 
     Raises:
         ArtifactError: A catalog is none.
+        ConfigError: The open wave asks for images of which no catalog holds one.
     """
+    pictures = Pictures(settings.catalogs, settings.image_cache_mib * 2**20)
+    _check_catalogs(store, pictures)
     lifetime = Lifetime(timedelta(minutes=settings.idle_minutes), timedelta(hours=settings.session_hours))
     return Service(
         store=store,
         settings=settings,
-        pictures=Pictures(settings.catalogs, settings.image_cache_mib * 2**20),
+        pictures=pictures,
         logins_of_names=Buckets(settings.logins_a_minute, settings.logins_a_minute),
         logins_of_addresses=Buckets(4 * settings.logins_a_minute, 4 * settings.logins_a_minute),
         logging_in=CapacityLimiter(2),
@@ -140,6 +149,17 @@ def make_service(store: Store, settings: PageSettings) -> Service:
         sessions=Sessions(store, lifetime),
         lifetime=lifetime,
     )
+
+
+def _check_catalogs(store: Store, pictures: Pictures) -> None:
+    with store.reading() as session:
+        query = select(Task.slice_id).join(Wave, Wave.id == Task.wave_id).where(Wave.closed_at.is_(None))
+        wanted = session.scalars(query).all()
+    lacking = sum(slice_id not in pictures for slice_id in wanted)
+    if wanted and lacking == len(wanted):
+        raise ConfigError("the catalogs hold none of the open wave's images; give --catalog of the run it comes from")
+    if lacking:
+        logger.warning("%d of the open wave's %d images are in no catalog: add --catalog", lacking, len(wanted))
 
 
 def service_of(request: Request) -> Service:
