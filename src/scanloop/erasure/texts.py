@@ -3,7 +3,7 @@
 import io
 import json
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ ID_COLUMNS = (
     "slice_id", "near", "uri", "file", "patient_id", "patient", "study_id", "group_id", "sha256", "phash",
 )  # fmt: skip
 """Columns that hold ids and nothing else: a short id is the patient there, and a class or a number elsewhere."""
+
+NEIGHBOURS = ("neighbours", "neighbour_labels")
+"""Columns of lists, in step: ids of other images, and their labels."""
 
 
 def erase_from(path: Path, subject: Subject) -> bool:
@@ -44,7 +47,8 @@ def _parquet(path: Path, subject: Subject) -> bool:
             texts = {text for text in column.unique().to_pylist() if text and subject.mentions.find(text)}
             hit = pc.is_in(column, value_set=pa.array(sorted(texts), type=pa.string()))
         kept = pc.and_(kept, pc.invert(hit))
-    renamed = _rename_groups(table.filter(kept), subject.renamed)
+    left = _without_neighbours(table.filter(kept), subject.ids)
+    renamed = _rename_groups(left, subject.renamed)
     if renamed.equals(table):
         return False
     write_parquet(path, renamed)
@@ -56,6 +60,23 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", row_group_size=GROUP_ROWS, write_page_checksum=True)
     write_bytes(path, sink.getvalue())
+
+
+def _without_neighbours(table: pa.Table, ids: Collection[str]) -> pa.Table:
+    """The table without these images among the labelled ones that others are most like, and without their labels."""
+    if not {*NEIGHBOURS} <= {*table.schema.names}:
+        return table
+    lists = [table[name].to_pylist() for name in NEIGHBOURS]
+    kept = [
+        None if near is None else [pair for pair in zip(near, labels, strict=True) if pair[0] not in ids]
+        for near, labels in zip(*lists, strict=True)
+    ]
+    for side, name in enumerate(NEIGHBOURS):
+        place = table.schema.get_field_index(name)
+        values = [None if row is None else [pair[side] for pair in row] for row in kept]
+        field = table.schema.field(place)
+        table = table.set_column(place, field, pa.array(values, type=field.type))
+    return table
 
 
 def _rename_groups(table: pa.Table, renamed: Mapping[str, str]) -> pa.Table:
