@@ -12,6 +12,7 @@ that of the share of readings that agree. Intervals are Student's t over draws.
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import numpy as np
 from learning_sets import draw, features
 from scipy import stats
 from sklearn.metrics import roc_auc_score
+
+from scanloop.studies.summary import mean_of
 
 ACCURACIES = (0.97, 0.92, 0.87, 0.80, 0.70)
 IMAGES, FOLDS = 500, 5
@@ -74,12 +77,6 @@ def one_draw(vectors: Any, labels: np.ndarray, groups: np.ndarray, seed: int, ea
     return {name: float((one == truth).mean()) for name, one in answers.items()} | areas | {"rank_correlation": ranks}
 
 
-def mean(values: np.ndarray) -> dict[str, float]:
-    """Mean with its 95 % interval."""
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return {"mean": float(values.mean()), "low": float(values.mean() - half), "high": float(values.mean() + half)}
-
-
 def main() -> None:
     """Print a JSON object as the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -93,8 +90,8 @@ def main() -> None:
         for each in (2, 3):
             rows = [one_draw(vectors, labels, groups, seed, each) for seed in range(options.draws)]
             columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-            result = {key: mean(values) for key, values in columns.items()} | {
-                f"gain_over_{other}": mean(columns["consensus"] - columns[other])
+            result = {key: asdict(mean_of(values)) for key, values in columns.items()} | {
+                f"gain_over_{other}": asdict(mean_of(columns["consensus"] - columns[other]))
                 for other in ("majority", "crowdlab", "model")
             }
             results[f"{name}, {each} readings"] = result

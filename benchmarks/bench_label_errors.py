@@ -14,13 +14,15 @@ any error ("clean"). Intervals are Student's t over draws.
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_consensus import mean
 from learning_sets import features, hold_out, rows_of
 from sklearn.metrics import f1_score
+
+from scanloop.studies.summary import mean_of
 
 SETS = ("kermany", "pneumoniamnist", "breastmnist", "kermany_causes")
 SHARES, IMAGES, FOLDS = (0.05, 0.10), 1000, 5
@@ -96,7 +98,7 @@ def main() -> None:
         vectors, labels, groups = features(name, options.cache)
         for share in options.shares:
             rows = [one_draw(vectors, labels, groups, seed, share, options.images) for seed in range(options.draws)]
-            result = {key: mean(np.array([row[key] for row in rows])) for key in rows[0]}
+            result = {key: asdict(mean_of([row[key] for row in rows])) for key in rows[0]}
             results[f"{name}, {share:.0%}"] = result
             told = " ".join(f"{key} {value['mean']:.3f}" for key, value in result.items())
             print(f"{name}, {share:.0%} planted: {told}", flush=True)
