@@ -1,4 +1,4 @@
-"""A bundle in memory: images in, calibrated probabilities out, through ONNX Runtime alone."""
+"""A bundle in memory: images in, calibrated probabilities out, through the engine that it was read with."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scanloop.archive.decode import decode
+from scanloop.bundle.engines.engine import Engine, Squares
 from scanloop.calibration.calibrator import Calibrator
 from scanloop.calibration.conformal import Conformal
 from scanloop.cores import usable_cores
@@ -16,7 +17,6 @@ from scanloop.types import Float, Image
 
 Inputs = npt.NDArray[np.float32]
 Forward = Callable[[Inputs], npt.NDArray[np.float32]]
-"""Logits (n, classes) of inputs (n, 3, s, s), both float32."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Bundle:
         max_pixels: Larger encoded images are refused before they are decoded.
         digest: SHA-256 over the whole bundle, in hexadecimal: names this very model.
         about: What `bundle.json` says: architecture, encoder, training, counts, metrics.
-        forward: The network.
+        engine: Runs the network.
     """
 
     classes: tuple[str, ...]
@@ -45,7 +45,7 @@ class Bundle:
     max_pixels: int
     digest: str
     about: dict[str, Any]
-    forward: Forward
+    engine: Engine
 
     def predict(self, images: Sequence[Image], batch_size: int = 32) -> Float:
         """Calibrated probabilities of slices.
@@ -57,7 +57,7 @@ class Bundle:
         Returns:
             (n, classes), in the order of the images and of `classes`; rows sum to 1.
         """
-        return self._predict(self.preprocess_one, images, batch_size)
+        return self._predict(self.preprocess.square, images, batch_size)
 
     def predict_bytes(self, payloads: Sequence[bytes], batch_size: int = 32) -> Float:
         """As `predict`, from encoded images. At most one image is held decoded at a time.
@@ -65,7 +65,7 @@ class Bundle:
         Raises:
             ImageError: One of them cannot be read.
         """
-        return self._predict(lambda payload: self.preprocess_one(self.decode(payload)), payloads, batch_size)
+        return self._predict(lambda payload: self.preprocess.square(self.decode(payload)), payloads, batch_size)
 
     def decode(self, payload: bytes) -> Image:
         """Slice in an encoded image, within the limits that training obeyed.
@@ -76,17 +76,13 @@ class Bundle:
         limits = {"min_side_px": self.min_side_px, "max_pixels": self.max_pixels}
         return decode(payload, **limits, short_side_px=self.preprocess.archive_px)
 
-    def preprocess_one(self, image: Image) -> Inputs:
-        """The network's input of one slice, float32 (1, 3, s, s)."""
-        return self.preprocess([image])
+    def predict_squares(self, squares: Squares) -> Float:
+        """Calibrated probabilities (n, classes) of squares, uint8 (n, s, s, 3) RGB, in one forward pass."""
+        return self.calibrator(self.engine.run_squares(squares).logits)
 
-    def predict_inputs(self, inputs: Inputs) -> Float:
-        """Calibrated probabilities (n, classes) of preprocessed inputs (n, 3, s, s), in one forward pass."""
-        return self.calibrator(self.forward(inputs))
-
-    def _predict(self, prepare: Callable[[Any], Inputs], items: Sequence[Any], batch_size: int) -> Float:
+    def _predict(self, square: Callable[[Any], Image], items: Sequence[Any], batch_size: int) -> Float:
         batches = [
-            self.predict_inputs(np.concatenate([prepare(item) for item in items[start : start + batch_size]]))
+            self.predict_squares(np.stack([square(item) for item in items[start : start + batch_size]]))
             for start in range(0, len(items), batch_size)
         ]
         return np.concatenate([np.empty((0, len(self.classes))), *batches])
