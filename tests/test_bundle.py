@@ -23,6 +23,7 @@ from tiny_bundle import (
 )
 
 from scanloop.artifacts import KINDS, check_artifact
+from scanloop.bundle.engines.choice import Wanted
 from scanloop.bundle.facts import Calibration
 from scanloop.bundle.predict import Bundle
 from scanloop.bundle.read import read_bundle
@@ -74,7 +75,7 @@ def test_probabilities_do_not_depend_on_the_batch_nor_on_the_threads(folder: Pat
     backwards = bundle.predict(images[::-1])[::-1]
     np.testing.assert_allclose(backwards, whole, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(bundle.predict(images), whole)
-    np.testing.assert_allclose(read_bundle(folder, threads=1).predict(images), whole, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(read_bundle(folder, Wanted(threads=1)).predict(images), whole, rtol=0, atol=1e-6)
     assert bundle.predict([]).shape == (0, 2)
 
 
