@@ -72,7 +72,7 @@ def test_features_out_of_the_onnx_file_are_those_before_torch_s_last_layer() -> 
     inputs = PREPROCESS(draw_slices(5))
     found = onnx_forward(with_features(to_onnx(network, PREPROCESS.input_px)))(inputs)
     with torch.inference_mode():
-        expected = network.features(torch.from_numpy(inputs)).mean(dim=(2, 3)).numpy()
+        expected = network.encoder(torch.from_numpy(inputs)).numpy()
     assert found.shape == (5, 8)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -81,10 +81,8 @@ def test_a_network_that_ends_otherwise_is_refused() -> None:
     class Bent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = TinyNetwork()
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return torch.tanh(self.network(images))
+            network = TinyNetwork()
+            self.encoder, self.head = network.encoder, nn.Sequential(network.head, nn.Tanh())
 
     with pytest.raises(BundleError, match="Tanh"):
         with_features(to_onnx(Bent().eval(), PREPROCESS.input_px))

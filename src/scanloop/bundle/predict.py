@@ -1,6 +1,6 @@
 """A bundle in memory: images in, calibrated probabilities out, through ONNX Runtime alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from scanloop.archive.decode import decode
+from scanloop.bundle.abstention import Abstention
+from scanloop.bundle.exemplars import Exemplars
+from scanloop.bundle.points import OperatingPoints
 from scanloop.calibration.calibrator import Calibrator
 from scanloop.calibration.conformal import Conformal
 from scanloop.cores import usable_cores
@@ -34,6 +37,10 @@ class Bundle:
         digest: SHA-256 over the whole bundle, in hexadecimal: names this very model.
         about: What `bundle.json` says: architecture, encoder, training, counts, metrics.
         forward: The network.
+        points: From probabilities to labels.
+        abstention: When the model leaves an image to a reader.
+        exemplars: Labelled images that an answer can be compared with.
+        gates: How far a probability may be from the training's, by the precision of the engine.
     """
 
     classes: tuple[str, ...]
@@ -46,6 +53,10 @@ class Bundle:
     digest: str
     about: dict[str, Any]
     forward: Forward
+    points: OperatingPoints
+    abstention: Abstention
+    exemplars: Exemplars
+    gates: Mapping[str, float]
 
     def predict(self, images: Sequence[Image], batch_size: int = 32) -> Float:
         """Calibrated probabilities of slices.
@@ -102,6 +113,25 @@ def onnx_forward(model: bytes, threads: int | None = None) -> Forward:
     Raises:
         onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf: The bytes are no model.
     """
+    session, name = _session(model, threads)
+    first = [session.get_outputs()[0].name]
+
+    def forward(inputs: Inputs) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = session.run(first, {name: inputs})[0]
+        return logits
+
+    return forward
+
+
+def onnx_outputs(model: bytes, threads: int | None = None) -> Callable[[Inputs], dict[str, npt.NDArray[np.float32]]]:
+    """The same network with all that it gives: "logits" (n, classes) and, from version 2 on, "embeddings" (n, d)."""
+    session, name = _session(model, threads)
+    outputs = [node.name for node in session.get_outputs()]
+    return lambda inputs: dict(zip(outputs, session.run(outputs, {name: inputs}), strict=True))
+
+
+def _session(model: bytes, threads: int | None) -> tuple[Any, str]:
+    """ONNX Runtime's session, and the name of its input."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -113,12 +143,7 @@ def onnx_forward(model: bytes, threads: int | None = None) -> Forward:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (name,) = (node.name for node in session.get_inputs())
-
-    def forward(inputs: Inputs) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = session.run(None, {name: inputs})[0]
-        return logits
-
-    return forward
+    return session, str(name)
 
 
 def available_cores() -> int:

@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from scanloop.artifacts import KINDS, read_json, read_table
+from scanloop.bundle import abstention, exemplars, points
 from scanloop.bundle.predict import Bundle, onnx_forward
-from scanloop.bundle.reference import check_reference
+from scanloop.bundle.reference import GATES, check_reference
 from scanloop.calibration.calibrator import calibrator_from
 from scanloop.calibration.conformal import conformal_from, no_conformal
 from scanloop.embedding.preprocess import preprocess_from
@@ -17,6 +19,9 @@ from scanloop.errors import ArtifactError, BundleError
 
 CONFORMAL = "conformal.json"
 """A bundle that was sealed without it, before there were sets, is read as one that knows no thresholds."""
+
+FROM_VERSION_2 = (points.FILE, abstention.FILE, abstention.FAMILIAR, exemplars.FILE)
+"""Files that a bundle of version 1 has not: it labels by argmax and abstains from nothing."""
 
 REMEDY = "copy the bundle again, or run the step retrain, which writes it"
 
@@ -69,10 +74,11 @@ def _read_files(path: Path) -> Mapping[str, bytes]:
     """Every file of a bundle by name, each with the digest that `bundle.json` promises."""
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle; {REMEDY}")
-    promised = _promised(path)
-    names = [
-        name for name in KINDS["bundle"] if name != CONFORMAL or not isinstance(promised, dict) or name in promised
-    ]
+    seal = _seal(path)
+    promised = seal.get("files")
+    names = list(KINDS["bundle"])
+    if isinstance(promised, dict) and seal.get("schema_version", 1) < 2:
+        names = [name for name in names if name in promised or name not in (CONFORMAL, *FROM_VERSION_2)]
     if missing := [name for name in names if not (path / name).is_file()]:
         raise BundleError(f"{path}: not a whole bundle, {', '.join(missing)} missing; {REMEDY}")
     files = {name: (path / name).read_bytes() for name in names}
@@ -84,10 +90,10 @@ def _read_files(path: Path) -> Mapping[str, bytes]:
     return files
 
 
-def _promised(path: Path) -> object:
-    """What `bundle.json` says of the other files; nothing where it is missing."""
+def _seal(path: Path) -> dict[str, Any]:
+    """Content of `bundle.json`; nothing where it is missing."""
     try:
-        return read_json(path / "bundle.json").get("files") if (path / "bundle.json").is_file() else None
+        return read_json(path / "bundle.json") if (path / "bundle.json").is_file() else {}
     except ArtifactError as error:
         raise BundleError(str(error)) from error
 
@@ -96,8 +102,9 @@ def _assemble(files: Mapping[str, bytes], threads: int | None) -> Bundle:
     calibration, classes, preprocess = (
         json.loads(files[name]) for name in ("calibration.json", "classes.json", "preprocess.json")
     )
-    count = len(classes["classes"])
-    limits = {name: int(preprocess[name]) for name in ("min_side_px", "max_pixels")}
+    count, about = len(classes["classes"]), json.loads(files["bundle.json"])
+    beside: dict[str, Any] = {name: int(preprocess[name]) for name in ("min_side_px", "max_pixels")}
+    beside |= _beside(files, list(classes["classes"]), classes["positive_class"])
     return Bundle(
         classes=tuple(classes["classes"]),
         positive_class=classes["positive_class"],
@@ -105,7 +112,20 @@ def _assemble(files: Mapping[str, bytes], threads: int | None) -> Bundle:
         conformal=conformal_from(json.loads(files[CONFORMAL]), count) if CONFORMAL in files else no_conformal(count),
         preprocess=preprocess_from(preprocess),
         digest=hashlib.sha256(files["bundle.json"]).hexdigest(),
-        about=json.loads(files["bundle.json"]),
+        about=about,
         forward=onnx_forward(files["model.onnx"], threads),
-        **limits,
+        gates=GATES | about.get("gates", {}),
+        **beside,
     )
+
+
+def _beside(files: Mapping[str, bytes], classes: list[str], positive: str) -> dict[str, Any]:
+    """What a bundle says beside probabilities; one of version 1 says nothing."""
+    if abstention.FILE not in files:
+        nothing = points.argmax_only(classes.index(positive)), abstention.no_abstention(), exemplars.no_exemplars()
+        return dict(zip(("points", "abstention", "exemplars"), nothing, strict=True))
+    return {
+        "points": points.points_from(json.loads(files[points.FILE]), len(classes)),
+        "abstention": abstention.abstention_from(json.loads(files[abstention.FILE]), files[abstention.FAMILIAR]),
+        "exemplars": exemplars.exemplars_from(files[exemplars.FILE]),
+    }

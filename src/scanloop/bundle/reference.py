@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from scanloop.bundle.arrays import to_npz as arrays_to_npz
 from scanloop.bundle.predict import Bundle, Inputs
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.errors import BundleError
 from scanloop.types import Float, Image
 
-TOLERANCE = 1e-4
-"""Largest difference of a probability between two engines: float32 rounding stays a hundredfold below it."""
+GATES = {"float32": 1e-4, "bf16": 0.02, "int8": 0.05}
+"""Of a bundle that states none: largest difference of a probability from the training's, by the engine's precision."""
 
 Squares = npt.NDArray[np.uint8]
 """uint8 (n, s, s, 3), resized and cropped, not yet normalised."""
@@ -32,9 +33,7 @@ def inputs_of(preprocess: Preprocess, squares: Squares) -> Inputs:
 
 def to_npz(squares: Squares, probabilities: Float) -> bytes:
     """The reference as a file without pickle; equal arrays give equal bytes."""
-    sink = io.BytesIO()
-    np.savez(sink, images=squares, probabilities=probabilities)
-    return sink.getvalue()
+    return arrays_to_npz(images=squares, probabilities=probabilities)
 
 
 def check_reference(bundle: Bundle, payload: bytes) -> None:
@@ -46,10 +45,10 @@ def check_reference(bundle: Bundle, payload: bytes) -> None:
     with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
         squares, expected = stored["images"], stored["probabilities"]
     difference = largest_difference(bundle.predict_inputs(inputs_of(bundle.preprocess, squares)), expected)
-    if not difference <= TOLERANCE:
+    if not difference <= (gate := bundle.gates["float32"]):
         raise BundleError(
             f"this machine gives the reference slices other probabilities than training did (by {difference:.2g}; up to"
-            f" {TOLERANCE:g} is rounding); install the onnxruntime that constraints.txt names, and do not serve before"
+            f" {gate:g} is rounding); install the onnxruntime that constraints.txt names, and do not serve before"
         )
 
 
