@@ -12,7 +12,10 @@ from split_files import write_split_lists
 
 from scanloop.archive.shards import ShardWriter
 from scanloop.artifacts import read_table, write_json, write_table
+from scanloop.bundle.abstention import no_abstention
+from scanloop.bundle.exemplars import no_exemplars
 from scanloop.bundle.facts import BundleFacts, Calibration
+from scanloop.bundle.points import argmax_only
 from scanloop.bundle.write import write_bundle
 from scanloop.calibration.calibrator import Calibrator
 from scanloop.calibration.conformal import no_conformal
@@ -29,13 +32,14 @@ class Brightness(torch.nn.Module):
 
     def __init__(self, bias: float) -> None:
         super().__init__()
+        self.encoder = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
         self.head = torch.nn.Linear(3, 2)
         with torch.no_grad():
             self.head.weight.copy_(torch.tensor([[1.0], [-1.0]]).repeat(1, 3))
             self.head.bias.copy_(torch.tensor([bias, -bias]))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(images.mean(dim=(2, 3)))
+        return self.head(self.encoder(images))
 
 
 def draw_slices(n: int) -> tuple[list[Image], list[str]]:
@@ -129,7 +133,7 @@ def new_run(folder: Path, test: bool, promoted: bool = True, learnt: int = 2) ->
             no_conformal(2),
             tuple(draw_slices(3)[0]), "d" * 64,
             {"labelled": {"cancer": len(known)}, "pseudo_labelled": {"cancer": pseudo_labelled}},
-            {}, 8, 10**6,
+            {}, 8, 10**6, argmax_only(0), no_abstention(), no_exemplars(), {"float32": 1e-5},
         )  # fmt: skip
         write_bundle(folder / name, Brightness(bias), facts)
     return {name: seal(folder / name) for name in INPUTS}

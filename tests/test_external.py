@@ -11,7 +11,10 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, roc_auc_
 from typer.testing import CliRunner
 
 from scanloop.artifacts import read_json, read_table, write_json, write_table
+from scanloop.bundle.abstention import no_abstention
+from scanloop.bundle.exemplars import no_exemplars
 from scanloop.bundle.facts import BundleFacts, Calibration
+from scanloop.bundle.points import argmax_only
 from scanloop.bundle.read import read_bundle
 from scanloop.bundle.write import write_bundle
 from scanloop.calibration.calibrator import Calibrator
@@ -167,6 +170,7 @@ def real_bundle(folder: Path, archive: Path) -> Path:
         "smallcnn + linear head", "smallcnn", classes, "PNEUMONIA", preprocess,
         Calibration(Calibrator("none"), "none", 300, 300), no_conformal(2),
         tuple(images[:3]), "d" * 64, {"labelled": counts}, {}, 8, 10**7,
+        argmax_only(1), no_abstention(), no_exemplars(), {"float32": 1e-5},
     )  # fmt: skip
     write_bundle(folder, Classifier(encoder, head), facts)
     write_json(folder / "artifact.json", {"key": "real"})

@@ -17,6 +17,9 @@ from scanloop.errors import ArtifactError
 from scanloop.tables import TABLES
 
 SCHEMA_VERSION = 1
+SCHEMA_VERSIONS = {"bundle.json": 2}
+"""By name of the file, where it is another one. A bundle of version 1 knows neither abstention nor exemplars."""
+
 GROUP_ROWS = 8192
 """Rows of a table that are in memory at once."""
 PART_GROUPS = 16
@@ -40,7 +43,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "pseudo_labels": ("pseudo_labels.parquet", "certificate.json"),
     "bundle": (
         "model.safetensors", "model.onnx", "calibration.json", "conformal.json", "classes.json", "preprocess.json",
-        "reference.npz", "MODEL_CARD.md", "bundle.json", "out_of_fold.parquet", "learnt.parquet",
+        "operating_points.json", "abstention.json", "familiar.npz", "exemplars.npz", "reference.npz", "MODEL_CARD.md",
+        "bundle.json", "out_of_fold.parquet", "learnt.parquet",
     ),
     "evaluation": (
         "metrics.json", "predictions.parquet", "confidence.parquet", "curves.json", "robustness.json", "subgroups.json",
@@ -92,7 +96,7 @@ def write_json(path: Path, payload: Any) -> None:
     """Write JSON with sorted keys and the schema's version; dataclasses, arrays and numpy scalars are understood."""
     tree = _plain(payload)
     if isinstance(tree, dict):
-        tree = {"schema_version": SCHEMA_VERSION} | tree
+        tree = {"schema_version": newest_schema(path)} | tree
     write_bytes(path, (json.dumps(tree, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
 
@@ -108,9 +112,17 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} is missing; run the step that writes it first") from error
     except ValueError as error:
         raise ArtifactError(f"{path} is not JSON ({error}); remove {path.parent} and run its step again") from error
-    if not isinstance(payload, dict) or payload.get("schema_version", 0) > SCHEMA_VERSION:
-        raise ArtifactError(f"{path} has a schema that this version of scanloop cannot read")
+    if not isinstance(payload, dict) or payload.get("schema_version", 0) > newest_schema(path):
+        raise ArtifactError(
+            f"{path} has a schema that this version of scanloop cannot read: install the version that wrote it, or a"
+            f" newer one, or run the step that writes {path.parent.name} again with this one"
+        )
     return payload
+
+
+def newest_schema(path: Path) -> int:
+    """Newest version of a JSON file's schema, by its name, that this version of scanloop writes and reads."""
+    return SCHEMA_VERSIONS.get(path.name, SCHEMA_VERSION)
 
 
 class TableWriter:

@@ -15,6 +15,7 @@ from scanloop.sections.pool import PseudoLabelConfig as PseudoLabelConfig  # noq
 from scanloop.sections.pretraining import EncoderConfig as EncoderConfig  # noqa: PLC0414  # part of this module
 from scanloop.sections.pretraining import PretrainConfig as PretrainConfig  # noqa: PLC0414  # part of this module
 from scanloop.sections.promotion import PromoteConfig as PromoteConfig  # noqa: PLC0414 - handed on aloud: mypy asks for it
+from scanloop.sections.serving import ServingSection
 from scanloop.sources import (
     DicomSource,
     FolderSource,
@@ -105,7 +106,7 @@ class OracleConfig(Section):
     as_of: str = Field("2026-01-01T00:00:00Z", description="Time stamped on the answers", pattern=r"^\d{4}-\d\d-\d\dT")
 
 
-class RetrainConfig(HonestySection):
+class RetrainConfig(HonestySection, ServingSection):
     """Two stages: a head on frozen features, then the last two blocks with discriminative learning rates."""
 
     finetune_epochs: int = Field(3, ge=0, le=100, description="0 keeps the features frozen")

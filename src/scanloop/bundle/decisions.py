@@ -36,5 +36,14 @@ def decide(bundle: Bundle, outputs: Outputs) -> Decisions:
     """Decisions about the images behind some outputs; each is decided alone, whatever stands beside it."""
     probabilities = bundle.calibrator(outputs.logits)
     members = bundle.conformal.sets(probabilities)
-    labels = probabilities.argmax(axis=1)
-    return Decisions(probabilities, labels, members, [None] * len(labels), None, outputs.embeddings)
+    strangeness = None
+    if outputs.embeddings is not None and len(bundle.abstention.familiar.slice_ids):
+        strangeness = bundle.abstention.strangeness(outputs.embeddings)
+    return Decisions(
+        probabilities,
+        bundle.points.labels(probabilities),
+        members,
+        bundle.abstention.reasons(probabilities, outputs.embeddings, bundle.conformal),
+        strangeness,
+        outputs.embeddings,
+    )

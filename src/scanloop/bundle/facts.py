@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from scanloop.bundle.abstention import Abstention
+from scanloop.bundle.exemplars import Exemplars
+from scanloop.bundle.points import OperatingPoints
 from scanloop.calibration.calibrator import Calibrator
 from scanloop.calibration.conformal import Conformal
 from scanloop.embedding.preprocess import Preprocess
@@ -59,6 +62,10 @@ class BundleFacts:
         metrics: Out-of-fold metrics by name.
         min_side_px: Encoded images with a shorter side are refused, as ingest did.
         max_pixels: Larger encoded images are refused before they are decoded, as ingest did.
+        points: From probabilities to labels.
+        abstention: When the model leaves an image to a reader.
+        exemplars: Labelled images that an answer can be compared with.
+        gates: How far a probability may be from torch's, by the precision of the engine: "float32", "bf16", "int8".
         training: Further facts of the training as plain values: epochs, rates, seed.
     """
 
@@ -75,6 +82,10 @@ class BundleFacts:
     metrics: Mapping[str, Interval]
     min_side_px: int
     max_pixels: int
+    points: OperatingPoints
+    abstention: Abstention
+    exemplars: Exemplars
+    gates: Mapping[str, float]
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -84,5 +95,6 @@ class BundleFacts:
             raise BundleError(f"the positive class {self.positive_class!r} is none of the classes {self.classes}")
         self.calibration.calibrator.check(len(self.classes))
         self.conformal.check(len(self.classes))
+        self.points.check(len(self.classes))
         if not self.reference:
             raise BundleError("a bundle needs at least one reference slice; without, a broken engine goes unnoticed")

@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from scanloop.archive.decode import decode
+from scanloop.bundle.abstention import Abstention
 from scanloop.bundle.engines.engine import Engine, Squares
+from scanloop.bundle.exemplars import Exemplars
+from scanloop.bundle.points import OperatingPoints
 from scanloop.calibration.calibrator import Calibrator
 from scanloop.calibration.conformal import Conformal
-from scanloop.cores import usable_cores
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.types import Float, Image
 
@@ -34,6 +36,9 @@ class Bundle:
         digest: SHA-256 over the whole bundle, in hexadecimal: names this very model.
         about: What `bundle.json` says: architecture, encoder, training, counts, metrics.
         engine: Runs the network.
+        points: From probabilities to labels.
+        abstention: When the model leaves an image to a reader.
+        exemplars: Labelled images that an answer can be compared with.
     """
 
     classes: tuple[str, ...]
@@ -46,6 +51,9 @@ class Bundle:
     digest: str
     about: dict[str, Any]
     engine: Engine
+    points: OperatingPoints
+    abstention: Abstention
+    exemplars: Exemplars
 
     def predict(self, images: Sequence[Image], batch_size: int = 32) -> Float:
         """Calibrated probabilities of slices.
@@ -86,37 +94,3 @@ class Bundle:
             for start in range(0, len(items), batch_size)
         ]
         return np.concatenate([np.empty((0, len(self.classes))), *batches])
-
-
-def onnx_forward(model: bytes, threads: int | None = None) -> Forward:
-    """The network in an ONNX file, run by ONNX Runtime on the CPU; the same inputs give the same bits.
-
-    Args:
-        model: Serialised ModelProto.
-        threads: Threads a forward pass may use; all cores by default.
-
-    Raises:
-        onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf: The bytes are no model.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or available_cores()
-    options.inter_op_num_threads = 1
-    options.use_deterministic_compute = True
-    # Waiting threads that spin take the cores from whoever decodes the next images.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    (name,) = (node.name for node in session.get_inputs())
-
-    def forward(inputs: Inputs) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = session.run(None, {name: inputs})[0]
-        return logits
-
-    return forward
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return usable_cores()

@@ -4,10 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from scanloop.artifacts import KINDS, read_json, read_table
+from scanloop.bundle import abstention, exemplars, points
 from scanloop.bundle.engines.choice import Wanted, choose
 from scanloop.bundle.engines.engine import Engine, Material
 from scanloop.bundle.predict import Bundle
@@ -19,6 +21,9 @@ from scanloop.errors import ArtifactError, BundleError, ConfigError
 
 CONFORMAL = "conformal.json"
 """A bundle that was sealed without it, before there were sets, is read as one that knows no thresholds."""
+
+FROM_VERSION_2 = (points.FILE, abstention.FILE, abstention.FAMILIAR, exemplars.FILE)
+"""Files that a bundle of version 1 has not: it labels by argmax and abstains from nothing."""
 
 REMEDY = "copy the bundle again, or run the step retrain, which writes it"
 
@@ -71,10 +76,11 @@ def _read_files(path: Path) -> Mapping[str, bytes]:
     """Every file of a bundle by name, each with the digest that `bundle.json` promises."""
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle; {REMEDY}")
-    promised = _promised(path)
-    names = [
-        name for name in KINDS["bundle"] if name != CONFORMAL or not isinstance(promised, dict) or name in promised
-    ]
+    seal = _seal(path)
+    promised = seal.get("files")
+    names = list(KINDS["bundle"])
+    if isinstance(promised, dict) and seal.get("schema_version", 1) < 2:
+        names = [name for name in names if name in promised or name not in (CONFORMAL, *FROM_VERSION_2)]
     if missing := [name for name in names if not (path / name).is_file()]:
         raise BundleError(f"{path}: not a whole bundle, {', '.join(missing)} missing; {REMEDY}")
     files = {name: (path / name).read_bytes() for name in names}
@@ -86,10 +92,10 @@ def _read_files(path: Path) -> Mapping[str, bytes]:
     return files
 
 
-def _promised(path: Path) -> object:
-    """What `bundle.json` says of the other files; nothing where it is missing."""
+def _seal(path: Path) -> dict[str, Any]:
+    """Content of `bundle.json`; nothing where it is missing."""
     try:
-        return read_json(path / "bundle.json").get("files") if (path / "bundle.json").is_file() else None
+        return read_json(path / "bundle.json") if (path / "bundle.json").is_file() else {}
     except ArtifactError as error:
         raise BundleError(str(error)) from error
 
@@ -98,16 +104,16 @@ def _assemble(files: Mapping[str, bytes], wanted: Wanted) -> Bundle:
     calibration, classes, preprocess = (
         json.loads(files[name]) for name in ("calibration.json", "classes.json", "preprocess.json")
     )
-    count = len(classes["classes"])
-    limits = {name: int(preprocess[name]) for name in ("min_side_px", "max_pixels")}
-    prepare, about = preprocess_from(preprocess), json.loads(files["bundle.json"])
-    calibrator = calibrator_from(calibration, count)
+    count, about = len(classes["classes"]), json.loads(files["bundle.json"])
+    prepare, calibrator = preprocess_from(preprocess), calibrator_from(calibration, count)
     material = Material(files["model.onnx"], files["model.safetensors"], str(about["encoder"]), prepare, wanted.threads)
     gates = GATES | about.get("gates", {})
 
     def check(engine: Engine) -> None:
         check_reference(engine, calibrator, files["reference.npz"], gates[engine.precision])
 
+    beside: dict[str, Any] = {name: int(preprocess[name]) for name in ("min_side_px", "max_pixels")}
+    beside |= _beside(files, list(classes["classes"]), classes["positive_class"])
     return Bundle(
         classes=tuple(classes["classes"]),
         positive_class=classes["positive_class"],
@@ -117,5 +123,17 @@ def _assemble(files: Mapping[str, bytes], wanted: Wanted) -> Bundle:
         digest=hashlib.sha256(files["bundle.json"]).hexdigest(),
         about=about,
         engine=choose(material, wanted, check),
-        **limits,
+        **beside,
     )
+
+
+def _beside(files: Mapping[str, bytes], classes: list[str], positive: str) -> dict[str, Any]:
+    """What a bundle says beside probabilities; one of version 1 says nothing."""
+    if abstention.FILE not in files:
+        nothing = points.argmax_only(classes.index(positive)), abstention.no_abstention(), exemplars.no_exemplars()
+        return dict(zip(("points", "abstention", "exemplars"), nothing, strict=True))
+    return {
+        "points": points.points_from(json.loads(files[points.FILE]), len(classes)),
+        "abstention": abstention.abstention_from(json.loads(files[abstention.FILE]), files[abstention.FAMILIAR]),
+        "exemplars": exemplars.exemplars_from(files[exemplars.FILE]),
+    }

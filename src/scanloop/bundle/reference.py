@@ -5,17 +5,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from scanloop.bundle.arrays import to_npz as arrays_to_npz
 from scanloop.bundle.engines.engine import Engine, Squares
 from scanloop.calibration.calibrator import Calibrator
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.errors import BundleError
 from scanloop.types import Float, Image
 
-TOLERANCE = 1e-4
-"""Largest difference of a probability between two engines: float32 rounding stays a hundredfold below it."""
-
-GATES = {"float32": TOLERANCE, "bf16": 0.02, "int8": 0.05}
-"""The same by precision, for bundles that state none."""
+GATES = {"float32": 1e-4, "bf16": 0.02, "int8": 0.05}
+"""Of a bundle that states none: largest difference of a probability from the training's, by the engine's precision."""
 
 
 def squares_of(preprocess: Preprocess, slices: Sequence[Image]) -> Squares:
@@ -25,9 +23,7 @@ def squares_of(preprocess: Preprocess, slices: Sequence[Image]) -> Squares:
 
 def to_npz(squares: Squares, probabilities: Float) -> bytes:
     """The reference as a file without pickle; equal arrays give equal bytes."""
-    sink = io.BytesIO()
-    np.savez(sink, images=squares, probabilities=probabilities)
-    return sink.getvalue()
+    return arrays_to_npz(images=squares, probabilities=probabilities)
 
 
 def check_reference(engine: Engine, calibrator: Calibrator, payload: bytes, gate: float) -> None:

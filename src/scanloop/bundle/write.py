@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scanloop.artifacts import KINDS, write_bytes, write_json
+from scanloop.bundle import abstention, exemplars, points
 from scanloop.bundle.card import model_card
 from scanloop.bundle.engines.engine import Squares
 from scanloop.bundle.engines.onnx_engine import OnnxEngine
 from scanloop.bundle.export import to_onnx, torch_logits
 from scanloop.bundle.facts import BundleFacts
-from scanloop.bundle.reference import TOLERANCE, largest_difference, squares_of, to_npz
+from scanloop.bundle.reference import largest_difference, squares_of, to_npz
 from scanloop.errors import BundleError
 from scanloop.provenance import file_digest
 from scanloop.types import Float
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 SEAL = "bundle.json"
 """The file that holds the digests of all others; its own digest names the bundle."""
 
-ABOUT = ("architecture", "encoder", "data_digest", "counts", "metrics", "training")
+ABOUT = ("architecture", "encoder", "data_digest", "counts", "metrics", "training", "gates")
 """Facts that stand in it beside the digests."""
 
 
@@ -45,6 +46,10 @@ def write_bundle(output: Path, model: "nn.Module", facts: BundleFacts) -> None:
     write_bytes(output / "reference.npz", to_npz(squares, _compare(model, exported, squares, facts)))
     write_json(output / "calibration.json", facts.calibration.as_json())
     write_json(output / "conformal.json", facts.conformal.as_json())
+    write_json(output / points.FILE, facts.points.as_json())
+    write_json(output / abstention.FILE, facts.abstention.as_json())
+    write_bytes(output / abstention.FAMILIAR, facts.abstention.familiar.to_npz())
+    write_bytes(output / exemplars.FILE, facts.exemplars.to_npz())
     write_json(output / "classes.json", {"classes": facts.classes, "positive_class": facts.positive_class})
     limits = {"min_side_px": facts.min_side_px, "max_pixels": facts.max_pixels}
     write_json(output / "preprocess.json", asdict(facts.preprocess) | limits)
@@ -77,9 +82,9 @@ def _compare(model: "nn.Module", exported: bytes, squares: Squares, facts: Bundl
     expected = calibrator(logits)
     served = OnnxEngine(exported, facts.preprocess).run_squares(squares)
     difference = largest_difference(calibrator(served.logits), expected)
-    if not difference <= TOLERANCE:
+    if not difference <= (gate := facts.gates["float32"]):
         raise BundleError(
-            f"the exported network gives other probabilities than torch (by {difference:.2g}, at most {TOLERANCE:g});"
+            f"the exported network gives other probabilities than torch (by {difference:.2g}, at most {gate:g});"
             " look for weights that are not finite, and for layers that ONNX cannot express"
         )
     return expected

@@ -8,21 +8,26 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from scanloop.sources import Section, Share
 
 
-class OperatingPointsConfig(Section):
-    """Which thresholds are chosen, on images that do not judge them."""
+class RatesConfig(Section):
+    """Rates that thresholds of the positive class aim at."""
 
     target_tpr: tuple[Share, ...] = Field((0.95,), description="Shares of the positive class to be found, at least")
     target_fpr: tuple[Share, ...] = Field((0.05,), description="Shares of the others to be called positive, at most")
-    prevalence: float | None = Field(
-        None, gt=0, lt=1, description="Share of the positive class where the model will work, for PPV and NPV there"
-    )
-    confidence: float = Field(0.95, gt=0.5, lt=1)
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
         if any(target <= 0 for target in self.target_tpr) or any(target >= 1 for target in self.target_fpr):
             raise ValueError("a TPR of 0 and an FPR of 1 need no threshold: give targets between the two")
         return self
+
+
+class OperatingPointsConfig(RatesConfig):
+    """Which thresholds are chosen, on images that do not judge them."""
+
+    prevalence: float | None = Field(
+        None, gt=0, lt=1, description="Share of the positive class where the model will work, for PPV and NPV there"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1)
 
 
 class PromoteConfig(Section):

@@ -2,39 +2,33 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
-from scanloop.archive.shards import iterate_shards
 from scanloop.archive.splits import assert_learnt_from_train, proven_manifest
 from scanloop.artifacts import read_json, read_table, write_table
 from scanloop.build import step
-from scanloop.bundle.facts import BundleFacts, Calibration
 from scanloop.bundle.write import write_bundle
 from scanloop.calibration.scaling import probabilities_of
 from scanloop.config import RetrainConfig
 from scanloop.embedding.cache import Embeddings, read_embeddings
-from scanloop.embedding.encoders import Encoder, read_encoder
-from scanloop.embedding.preprocess import Preprocess
+from scanloop.embedding.encoders import read_encoder
 from scanloop.evaluation.comparison import Holdout, metric_intervals
 from scanloop.evaluation.intervals import Resampling
 from scanloop.learning.dataset import LEAST_GROUPS_TRIED, Known, Pool, answers, known_rows, require_classes
-from scanloop.learning.finetune import frozen_maps
+from scanloop.learning.describing import Shown, describe
+from scanloop.learning.familiar import become_familiar
 from scanloop.learning.honest import Honest, check_given_prior, make_honest
+from scanloop.learning.points import check_default_point
 from scanloop.learning.semisupervised.method import Targets
 from scanloop.learning.semisupervised.policy import SUPERVISED
 from scanloop.learning.semisupervised.recipe import Recipe
+from scanloop.learning.slices import Slices
 from scanloop.learning.two_stage import Material, Trained, train
-from scanloop.provenance import digest
 from scanloop.sections.pool import PseudoLabelConfig
-from scanloop.types import Half, Image, Interval
-
-REFERENCE_SLICES = 4
+from scanloop.types import Half, Interval
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,8 @@ def retrain(
     stage with the smaller out-of-fold log-loss is kept. The calibrator is chosen and fitted on out-of-fold logits of
     the randomly drawn labels alone, by repeated group cross-validation of the whole recipe, what the pool teaches
     included; so are the thresholds of the sets of classes. The shares of the classes in the pool are estimated and
-    written down, and probabilities are served for them only where `target_prior` says so.
+    written down, and probabilities are served for them only where `target_prior` says so. The operating points are
+    chosen out of fold as well. What the model is familiar with, and so when it abstains, is told in its own embedding.
 
     Args:
         config: Epochs, rates, folds.
@@ -83,22 +78,25 @@ def retrain(
 
     Raises:
         TooFewLabelsError: A class has fewer than three labelled groups.
-        ConfigError: `given_prior` does not name each class.
+        ConfigError: `given_prior` does not name each class, or the default operating point cannot be had.
         LeakageError: A group crosses the splits, or a slice to learn from is held out.
     """
     net, preprocess = read_encoder(encoder)
     manifest, vectors = proven_manifest(catalog), read_embeddings(embeddings)
     facts = read_json(catalog / "catalog.json")
     check_given_prior(config, facts["classes"])
+    check_default_point(config.operating_points, facts["classes"])
     pushed_out = read_table(triage, "pushed_out.parquet")
     bought = answers(labels, pushed_out)
     known = known_rows(manifest, bought, facts["classes"], vectors, "train")
     require_classes(known, facts["classes"], LEAST_GROUPS_TRIED)
     pool, targets, recipe = _taught(pseudo_labels, pushed_out, manifest, vectors, facts["classes"])
     assert_learnt_from_train(manifest, [*known.slice_ids, *pool.slice_ids], "retrain")
-    loader = _Loader(catalog, manifest, net, preprocess)
+    slices = Slices(catalog, manifest, preprocess)
     promotable = pool.slice_ids if recipe.thresholds is not None else pool.slice_ids[:0]  # no others are tuned on
-    maps = [loader.maps(ids) if config.finetune_epochs else torch.empty(0) for ids in (known.slice_ids, promotable)]
+    maps = [
+        slices.maps(net, ids) if config.finetune_epochs else torch.empty(0) for ids in (known.slice_ids, promotable)
+    ]
     material = Material(known, maps[0], pool, maps[1], targets, recipe, len(facts["classes"]))
     trained = train(net, material, config)
     honest = make_honest(
@@ -106,11 +104,11 @@ def retrain(
     )
     metrics = _metrics(known, honest, config)
     write_table(output, "out_of_fold.parquet", _out_of_fold_frame(known, trained, honest, facts["classes"]))
-    write_table(output, "learnt.parquet", _learnt_frame(material))
-    reference = loader.images(known.slice_ids[:: max(1, len(known.slice_ids) // REFERENCE_SLICES)][:REFERENCE_SLICES])
-    write_bundle(
-        output, trained.model, _facts(trained, honest, material, facts, preprocess, tuple(reference), metrics, config)
-    )
+    learnt = _learnt_frame(material)
+    write_table(output, "learnt.parquet", learnt)
+    ids = (learnt["slice_id"].to_numpy(), pushed_out["slice_id"].to_numpy())
+    shown = Shown(slices, *become_familiar(slices, trained.model.encoder, known, *ids, config))
+    write_bundle(output, trained.model, describe(trained, honest, material, facts, shown, metrics, config))
     f1 = metrics["macro_f1"]
     return RetrainSummary(
         len(known.labels),
@@ -121,40 +119,6 @@ def retrain(
         f1.low,
         f1.high,
     )
-
-
-@dataclass(frozen=True)
-class _Loader:
-    """Slices of a catalog by id."""
-
-    catalog: Path
-    manifest: pd.DataFrame
-    encoder: Encoder
-    preprocess: Preprocess
-
-    def maps(self, slice_ids: Any) -> Tensor:
-        """Frozen feature maps (n, c, s, s), in the order of the ids."""
-        if not len(slice_ids):
-            side = torch.zeros(1, 3, self.preprocess.input_px, self.preprocess.input_px)
-            return frozen_maps(self.encoder, side)[:0]
-        rows = self._rows(slice_ids)
-        ids: list[str] = []
-        parts: list[Tensor] = []
-        with tqdm(total=len(rows), desc="retrain: frozen features", unit="slice", mininterval=2) as bar:
-            for _, shard_ids, images in iterate_shards(self.catalog, rows):
-                ids += shard_ids
-                for start in range(0, len(images), 64):
-                    batch = torch.from_numpy(self.preprocess(images[start : start + 64]))
-                    parts.append(frozen_maps(self.encoder, batch))
-                bar.update(len(images))
-        return torch.cat(parts)[torch.from_numpy(pd.Index(ids).get_indexer(pd.Index(slice_ids)))]
-
-    def images(self, slice_ids: Any) -> list[Image]:
-        """Slices in the catalog's order."""
-        return [image for _, _, images in iterate_shards(self.catalog, self._rows(slice_ids)) for image in images]
-
-    def _rows(self, slice_ids: Any) -> pd.DataFrame:
-        return self.manifest[self.manifest["slice_id"].isin(set(slice_ids))]
 
 
 def _taught(
@@ -229,53 +193,3 @@ def _learnt_frame(material: Material) -> pd.DataFrame:
         "source": ["labelled"] * len(known.slice_ids) + ["pseudo_labelled"] * len(rows),
         "label_source": known.sources() + [None] * len(rows),
     })  # fmt: skip
-
-
-def _facts(
-    trained: Trained,
-    honest: Honest,
-    material: Material,
-    catalog: dict[str, Any],
-    preprocess: Preprocess,
-    reference: tuple[Image, ...],
-    metrics: dict[str, Interval],
-    config: RetrainConfig,
-) -> BundleFacts:
-    known, taught, classes = material.known, material.targets, tuple(catalog["classes"])
-    drawn = known.drawn
-    calibration = Calibration(
-        honest.calibrator,
-        f"{honest.calibrator.method} ({'chosen' if config.calibration == 'auto' else 'configured'}), on out-of-fold"
-        " logits of randomly drawn labels, by repeated group cross-validation",
-        int(drawn.sum()),
-        len(np.unique(known.groups[drawn])),
-        trained.calibrated.candidates,
-        trained.calibrated.gains,
-        honest.prior,
-    )
-    counts = {
-        "labelled": _counts(known.labels, classes),
-        "pseudo_labelled": _counts(taught.probabilities[taught.weights > 0].argmax(axis=1), classes),
-    }
-    name = trained.model.encoder.name
-    looks = "" if trained.tuned.width is None else " on the first encoder alone"
-    return BundleFacts(
-        architecture=f"{name} + linear head{looks}, {trained.stage}",
-        encoder=name,
-        classes=classes,
-        positive_class=catalog["positive_class"],
-        preprocess=preprocess,
-        calibration=calibration,
-        conformal=honest.conformal,
-        reference=reference,
-        data_digest=digest([catalog["data_digest"], sorted(zip(known.slice_ids, known.labels.tolist(), strict=True))]),
-        counts=counts,
-        metrics=metrics,
-        min_side_px=catalog["min_side_px"],
-        max_pixels=catalog["max_pixels"],
-        training={"stage": trained.stage, "out_of_fold_log_loss": trained.log_loss} | config.model_dump(mode="json"),
-    )
-
-
-def _counts(labels: Any, classes: tuple[str, ...]) -> dict[str, int]:
-    return {name: int((labels == index).sum()) for index, name in enumerate(classes)}
