@@ -1,4 +1,4 @@
-"""Batches made of whatever waits: a free engine takes at once all there is, so that nobody waits for a batch to fill."""
+"""Batches made of whatever waits: a free engine takes at once all there is, so nobody waits for a batch to fill."""
 
 import asyncio
 import logging
@@ -121,7 +121,7 @@ class Batcher(Generic[Result]):
     def _work(self) -> None:
         while batch := self._take():
             try:
-                results = self._run(np.stack([item.image for item in batch]))
+                results = self._run(np.stack([item.image for item in batch]))  # type: ignore[arg-type]  # all of one kind
             except Exception as error:
                 logger.exception("a batch of %d images failed", len(batch))
                 for item in batch:
@@ -148,7 +148,8 @@ class Batcher(Generic[Result]):
                 self._change.wait(left)
 
     def _cut(self) -> list[_Item[Result]]:
-        kind, batch = _kind(self._waiting[0].image), []
+        kind = _kind(self._waiting[0].image)
+        batch: list[_Item[Result]] = []
         while self._waiting and len(batch) < self._most and _kind(self._waiting[0].image) == kind:
             item = self._waiting.popleft()
             if not item.pending.abandoned:

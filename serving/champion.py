@@ -80,7 +80,7 @@ class Champion:
                 loaded = self._source.load()
             except ScanloopError as error:
                 RELOADS.labels("refused").inc()
-                logger.error("the new bundle is not served: %s", error)
+                logger.warning("the new bundle is not served: %s", error)
                 return False
             former = self._loaded
             self._put(loaded)

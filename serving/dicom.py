@@ -46,7 +46,7 @@ class DicomReader:
         """
         descriptor = os.memfd_create("dicom")
         try:
-            with open(descriptor, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor, not a path
+            with open(descriptor, "wb", closefd=False) as file:
                 file.write(payload)
             part = Part(Path(f"/proc/{os.getpid()}/fd/{descriptor}"), 0, len(payload), next(self._numbers))
             with self._turn:

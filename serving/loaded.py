@@ -1,12 +1,12 @@
 """A bundle at work: its images are prepared in threads, batched among themselves, and decided."""
 
 import asyncio
-import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,10 @@ from serving.dicom import DicomReader, is_dicom
 from serving.rejection import RequestError, invalid
 
 BAD_IMAGE = "bad_image"
+
+
+class RetiredError(Exception):
+    """Another bundle has taken this one's place before the request began."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,12 @@ class Work:
 class Loaded:
     """One bundle, with threads of its own: what it is asked for is answered by it alone, whatever comes after it."""
 
-    def __init__(self, bundle: Bundle, work: Work, observe: Callable[[Decisions], None] | None = None) -> None:
+    def __init__(self, bundle: Bundle, work: Work) -> None:
         self.bundle = bundle
-        self._observe = observe
         self._decoders = ThreadPoolExecutor(work.decoders, thread_name_prefix="decode")
         self._batcher: Batcher[Found] = Batcher(self._run, work.batch, work.delay_seconds, work.engines)
         self._dicom = DicomReader(bundle.min_side_px, bundle.max_pixels, bundle.preprocess.archive_px)
-        self._leases = 0
+        self._leases, self._retired = 0, False
         self._free = threading.Condition()
         self._warm_up(work.batch)
 
@@ -74,9 +77,12 @@ class Loaded:
 
         Raises:
             RequestError: One of them cannot be read, and the request does not bear that.
+            RetiredError: It answers nothing more.
         """
         pending: Pending[Found] = Pending.of(len(asked.images), asyncio.get_running_loop())
         with self._free:
+            if self._retired:
+                raise RetiredError
             self._leases += 1
         try:
             self._decoders.submit(self._prepare_all, asked, pending)
@@ -89,6 +95,7 @@ class Loaded:
     def retire(self) -> None:
         """Answer what was asked, then let go of threads and memory; blocks until then."""
         with self._free:
+            self._retired = True
             self._free.wait_for(lambda: self._leases == 0)
         self._decoders.shutdown()
         self._batcher.close()
@@ -152,7 +159,7 @@ class Loaded:
         """A request's answer from what was found."""
         bundle = self.bundle
         rows = [self._row(one, neighbours) for one in found]
-        return Answer(bundle.classes, bundle.digest, str(bundle.about["data_digest"]), "argmax", rows)
+        return Answer(bundle.classes, bundle.digest, str(bundle.about["data_digest"]), bundle.points.default, rows)
 
     def _row(self, found: Found, neighbours: int) -> Row:
         classes, decisions, row = self.bundle.classes, found.decisions, found.row
@@ -171,10 +178,16 @@ class Loaded:
             decisions.members[row],
             decisions.reasons[row],
             strangeness,
-            None,
+            self._neighbours(found, neighbours) if neighbours else None,
         )
 
-
-def decoders() -> int:
-    """Decoding threads: one more than cores, as a thread that waits for its turn at the interpreter is idle."""
-    return (os.cpu_count() or 1) + 1
+    def _neighbours(self, found: Found, count: int) -> list[dict[str, Any]]:
+        assert found.decisions is not None
+        if found.decisions.embeddings is None:
+            return []
+        one = found.decisions.embeddings[found.row : found.row + 1]
+        ids, labels, distances = (values[0].tolist() for values in self.bundle.exemplars.nearest(one, count))
+        return [
+            {"slice_id": slice_id, "label": self.bundle.classes[label], "distance": distance}
+            for slice_id, label, distance in zip(ids, labels, distances, strict=True)
+        ]

@@ -103,7 +103,7 @@ def _tensors(stated: Mapping[str, Any], raw: memoryview) -> tuple[list[Tensor], 
             raise invalid(f"{place}.name", "must be a text")
         if not isinstance(datatype, str):
             raise invalid(f"{place}.datatype", KINDS)
-        check_shape(f"{place}.shape", shape)
+        sides = check_shape(f"{place}.shape", shape)
         size = _binary_size(place, given.get("parameters"))
         if size is None and not isinstance(data, list):
             raise invalid(f"{place}.data", "must be a list of values")
@@ -111,19 +111,20 @@ def _tensors(stated: Mapping[str, Any], raw: memoryview) -> tuple[list[Tensor], 
             raise invalid(f"{place}.parameters.binary_data_size", f"{size} bytes are more than the body holds")
         part = None if size is None else raw[offset : offset + size]
         offset += size or 0
-        tensors.append(Tensor(name, datatype, shape, data if size is None else None, part))
+        tensors.append(Tensor(name, datatype, sides, data if size is None else None, part))
     return tensors, len(raw) - offset
 
 
-def check_shape(place: str, shape: object) -> None:
-    """Return if it is a shape: a list of positive whole numbers.
+def check_shape(place: str, shape: object) -> list[int]:
+    """A shape, if it is one: a list of positive whole numbers.
 
     Raises:
         RequestError: It is none.
     """
-    whole = isinstance(shape, list) and all(isinstance(side, int) and not isinstance(side, bool) for side in shape)
-    if not whole or not shape or min(shape) < 1:  # type: ignore[arg-type, operator]  # it is a list of numbers here
+    sides = shape if isinstance(shape, list) else []
+    if not sides or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides):
         raise invalid(place, f"must be positive whole numbers, not {str(shape)[:80]}")
+    return sides
 
 
 def _binary_size(place: str, parameters: object) -> int | None:
