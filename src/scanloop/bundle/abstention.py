@@ -127,7 +127,8 @@ class Abstention:
     def _unsure(self, probabilities: Float, conformal: Conformal) -> npt.NDArray[np.bool_]:
         if self.least_confidence is not None:
             return ~np.asarray(probabilities.max(axis=1) >= self.least_confidence)
-        inside: npt.NDArray[np.bool_] = conformal.sets(probabilities) & (np.array(conformal.thresholds) > 0)
+        inside = conformal.sets(probabilities)
+        inside[:, np.array(conformal.thresholds) <= 0] = False
         inside[np.arange(len(probabilities)), probabilities.argmax(axis=1)] = False
         found: npt.NDArray[np.bool_] = inside.any(axis=1)
         return found
