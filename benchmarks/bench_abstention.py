@@ -82,9 +82,13 @@ def write_list(archive: Archive, path: Path, seed: int) -> None:
     chosen = np.unique(patients)
     held_out = set(draw.permutation(chosen)[: round(HELD_OUT * len(chosen))])
     given = {name: next((one for one in archive.classes if f"/{one}/" in name), "") for name in names}
-    learning = [name for name, patient in zip(names, patients, strict=True) if patient not in held_out and given[name]]
-    known = {name for one in archive.classes
-             for name in draw.permutation([name for name in learning if given[name] == one])[: LABELS // 2]}  # fmt: skip
+    pairs = zip(names, patients, strict=True)
+    learning = [name for name, patient in pairs if patient not in held_out and given[name]]
+    known = {
+        name
+        for one in archive.classes
+        for name in draw.permutation([name for name in learning if given[name] == one])[: LABELS // 2]
+    }
     with path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["path", "label", "patient_id", "split"])
@@ -132,10 +136,10 @@ def foreign_kinds(name: str, n: int) -> dict[str, Kind]:
 
 def ask(model: Bundle, forward: Any, images: Iterable[Any]) -> Outputs:
     """Probabilities and embeddings of slices, as a server computes them; 32 at a time."""
-    found: list[Outputs] = []
     waiting = list(images)
-    for start in range(0, len(waiting), 32):
-        found.append(forward(model.preprocess(waiting[start : start + 32])))
+    found: list[Outputs] = [
+        forward(model.preprocess(waiting[start : start + 32])) for start in range(0, len(waiting), 32)
+    ]
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
 

@@ -130,8 +130,7 @@ class Abstention:
         inside = conformal.sets(probabilities)
         inside[:, np.array(conformal.thresholds) <= 0] = False
         inside[np.arange(len(probabilities)), probabilities.argmax(axis=1)] = False
-        found: npt.NDArray[np.bool_] = inside.any(axis=1)
-        return found
+        return np.asarray(inside.any(axis=1))
 
 
 def fit_abstention(
