@@ -26,6 +26,7 @@ from strange_scores import other_scores
 from scanloop.archive.shards import iterate_shards
 from scanloop.artifacts import read_table, write_json, write_table
 from scanloop.bundle.abstention import LOW_CONFIDENCE, OUT_OF_DISTRIBUTION
+from scanloop.bundle.decide import decide
 from scanloop.bundle.predict import Bundle, onnx_outputs
 from scanloop.bundle.read import read_bundle
 from scanloop.config import (
@@ -160,16 +161,13 @@ def told(called: Any, groups: Any) -> dict[str, Any]:
 
 def measure_rule(model: Bundle, outputs: Outputs, groups: Any) -> dict[str, Any]:
     """Shares of images that the bundle's own rule abstains from, by reason."""
-    probabilities = model.calibrator(outputs["logits"])
-    reasons = np.array(
-        [str(one) for one in model.abstention.reasons(probabilities, outputs["embeddings"], model.conformal)]
-    )
-    labels = model.points.labels(probabilities)
+    decided = decide(model, outputs["logits"], outputs["embeddings"])
+    reasons = np.array([str(one) for one in decided.reasons])
     return {
         "strange": told(reasons == OUT_OF_DISTRIBUTION, groups),
         "unsure": told(reasons == LOW_CONFIDENCE, groups),
-        "labels": {name: int((labels == row).sum()) for row, name in enumerate(model.classes)},
-        "mean_confidence": float(probabilities.max(axis=1).mean()),
+        "labels": {name: int((decided.labels == row).sum()) for row, name in enumerate(model.classes)},
+        "mean_confidence": float(decided.probabilities.max(axis=1).mean()),
     }
 
 

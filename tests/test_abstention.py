@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
-from tiny_bundle import CLASSES, new_bundle, new_facts, reseal
+from tiny_bundle import CLASSES, draw_slices, new_bundle, new_facts, reseal
 
 from scanloop.artifacts import read_json, write_bytes, write_json
 from scanloop.bundle.abstention import Abstention, Familiar, abstention_from, fit_abstention, no_abstention
 from scanloop.bundle.arrays import from_npz, to_npz
+from scanloop.bundle.decide import decide
 from scanloop.bundle.exemplars import Exemplars, exemplars_from, new_exemplars, no_exemplars
 from scanloop.bundle.points import OperatingPoints, argmax_only, points_from
 from scanloop.bundle.predict import onnx_outputs
@@ -58,15 +59,16 @@ def test_the_share_of_further_images_that_are_strange_stays_at_the_promise_over_
 def test_a_foreign_image_is_strange_whatever_its_probabilities_say_and_numbers_that_are_none_are_strange() -> None:
     sure = np.array([[0.99, 0.01]] * 4)
     images = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 0], [np.nan, 0, 0]])
-    assert rule().reasons(sure, images, SURE) == [None, *["out_of_distribution"] * 3]
+    strangeness = rule().strangeness(images)
+    assert rule().reasons(sure, strangeness, SURE) == [None, *["out_of_distribution"] * 3]
     assert rule().reasons(sure, None, SURE) == [None] * 4
-    assert rule(n=10).reasons(sure, images, SURE) == [None] * 4  # five that calibrate promise nothing
-    assert rule().reasons(np.empty((0, 2)), np.empty((0, 3)), SURE) == []
+    assert rule(n=10).reasons(sure, strangeness, SURE) == [None] * 4  # five that calibrate promise nothing
+    assert rule().reasons(np.empty((0, 2)), rule().strangeness(np.empty((0, 3))), SURE) == []
 
 
 def test_an_image_is_unsure_where_the_labels_at_hand_do_not_rule_another_class_out() -> None:
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.35, 0.65], [0.25, 0.75]])
-    near = np.repeat(NEAR, 4, axis=0)
+    near = rule().strangeness(np.repeat(NEAR, 4, axis=0))
     assert rule().reasons(probabilities, near, SURE) == [None, "low_confidence", "low_confidence", None]
     assert rule().reasons(probabilities, near, no_conformal(2)) == [None] * 4
     by_number = rule(least=0.7).reasons(probabilities, near, SURE)
@@ -158,6 +160,32 @@ def test_a_bundle_comes_back_with_all_that_it_says_beside_probabilities(tmp_path
     assert {name: array.shape for name, array in outputs.items()} == {"logits": (3, 2), "embeddings": (3, 8)}
 
 
+def test_one_call_decides_on_a_batch_and_an_image_is_decided_on_as_it_is_alone(tmp_path: Path) -> None:
+    bundle = read_bundle(new_bundle(tmp_path))
+    images = [*draw_slices(12, seed=3), np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)]
+    outputs = onnx_outputs((tmp_path / "model.onnx").read_bytes())(bundle.preprocess(images))
+    logits, embeddings = outputs["logits"], outputs["embeddings"]
+    whole = decide(bundle, logits, embeddings, point="tpr 0.95", neighbours=2)
+    np.testing.assert_allclose(whole.probabilities, bundle.predict(images), atol=1e-6)
+    assert whole.probabilities.dtype == np.float64
+    assert whole.labels.tolist() == np.where(whole.probabilities[:, 0] >= 0.4, 0, 1).tolist()
+    assert whole.strangeness is not None
+    assert whole.neighbours is not None
+    assert whole.neighbours.distances.shape == (13, 2)
+    assert {"out_of_distribution", None} <= set(whole.reasons)
+    for row in range(13):
+        alone = decide(bundle, logits[[row]], embeddings[[row]], point="tpr 0.95", neighbours=2)
+        assert alone.reasons == [whole.reasons[row]]
+        assert alone.neighbours is not None
+        assert alone.neighbours.slice_ids[0].tolist() == whole.neighbours.slice_ids[row].tolist()
+        assert alone.sets[0].tolist() == whole.sets[row].tolist()
+    blind = decide(bundle, logits, None, neighbours=2)
+    assert (blind.strangeness, blind.neighbours) == (None, None)
+    assert "out_of_distribution" not in blind.reasons
+    with pytest.raises(BundleError, match="no operating point"):
+        decide(bundle, logits, embeddings, point="tpr 0.5")
+
+
 def test_a_bundle_of_version_1_is_read_as_one_that_abstains_from_nothing(tmp_path: Path) -> None:
     new_bundle(tmp_path)
     seal = read_json(tmp_path / "bundle.json")
@@ -168,8 +196,10 @@ def test_a_bundle_of_version_1_is_read_as_one_that_abstains_from_nothing(tmp_pat
         old = {key: value for key, value in seal.items() if key not in ("schema_version", "gates")} | version
         (tmp_path / "bundle.json").write_text(json.dumps(old))
         bundle = read_bundle(tmp_path)
-        assert bundle.abstention.reasons(np.full((1, 2), 0.5), np.zeros((1, 8)), SURE) == [None]
-        assert bundle.points.labels(np.array([[0.4, 0.6]])).tolist() == [1]
+        decided = decide(bundle, np.array([[0.0, 0.1]]), np.zeros((1, 8)), neighbours=3)
+        assert (decided.reasons, decided.labels.tolist()) == ([None], [1])
+        assert decided.strangeness is None
+        assert decided.neighbours is None
         assert bundle.gates["float32"] == 1e-4
         assert CLASSES[bundle.points.positive] == "cancer"
     write_json(tmp_path / "bundle.json", seal)
