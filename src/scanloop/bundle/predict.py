@@ -1,6 +1,6 @@
 """A bundle in memory: images in, calibrated probabilities out, through the engine that it was read with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
