@@ -23,7 +23,7 @@ from scanloop.embedding.encoders import Encoder, read_encoder
 from scanloop.embedding.preprocess import Preprocess
 from scanloop.evaluation.comparison import Holdout, metric_intervals
 from scanloop.evaluation.intervals import Resampling
-from scanloop.learning.dataset import LEAST_GROUPS_TRIED, Known, Pool, answers, known_rows, require_classes
+from scanloop.learning.dataset import LEAST_GROUPS_TRIED, Known, Pool, answers, known_rows, labels_end, require_classes
 from scanloop.learning.finetune import frozen_maps
 from scanloop.learning.honest import Honest, check_given_prior, make_honest
 from scanloop.learning.semisupervised.method import Targets
@@ -77,7 +77,7 @@ def retrain(
         encoder: Artifact of `pretrain`.
         embeddings: Artifact of `embed`.
         triage: Artifact of `triage`: nothing is learnt from the images that it pushed out.
-        labels: Labels bought since.
+        labels: Labels bought since; with pseudo-labels those alone that came no later than what these learnt from.
         pseudo_labels: Artifact of `pseudo_label`; without it, the training is supervised.
         output: Directory for the bundle.
 
@@ -91,7 +91,7 @@ def retrain(
     facts = read_json(catalog / "catalog.json")
     check_given_prior(config, facts["classes"])
     pushed_out = read_table(triage, "pushed_out.parquet")
-    bought = answers(labels, pushed_out)
+    bought = answers(labels, pushed_out, labels_end(pseudo_labels))
     known = known_rows(manifest, bought, facts["classes"], vectors, "train")
     require_classes(known, facts["classes"], LEAST_GROUPS_TRIED)
     pool, targets, recipe = _taught(pseudo_labels, pushed_out, manifest, vectors, facts["classes"])
