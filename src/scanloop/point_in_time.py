@@ -44,7 +44,7 @@ def known_at(labels: pd.DataFrame, until: str | None) -> pd.DataFrame:
     at = moments(labels["as_of"])
     in_time = labels[at <= moments(pd.Series([until])).iloc[0]]
     order = at[in_time.index].sort_values(kind="stable").index
-    last = in_time.loc[order].drop_duplicates("slice_id", keep="last")
+    last: pd.DataFrame = in_time.loc[order].drop_duplicates("slice_id", keep="last")
     return last.sort_index().reset_index(drop=True)
 
 
@@ -52,4 +52,4 @@ def newest(labels: pd.DataFrame) -> str | None:
     """`as_of` of the newest row; None where no row says a time."""
     if labels["as_of"].isna().all():
         return None
-    return str(labels["as_of"][moments(labels["as_of"]).idxmax()])
+    return str(labels["as_of"].iloc[int(moments(labels["as_of"]).argmax())])

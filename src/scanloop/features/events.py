@@ -55,7 +55,8 @@ def bought_labels(run: Path) -> tuple[pd.DataFrame, bool] | None:
     if not artifact.is_dir():
         return None
     table = read_table(artifact, "labels.parquet")
-    table = table.assign(**{TIME: moments(table["as_of"]), "state": "answered"})
+    table = table.assign(state="answered")
+    table[TIME] = moments(table["as_of"])
     return table, read_json(artifact / "labels.json").get("source") == "readers"
 
 

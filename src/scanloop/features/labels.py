@@ -42,10 +42,10 @@ def labels_at(repository: Path, as_of: datetime, output: Path) -> KnownLabels:
     Raises:
         ConfigError: As `open_repository`.
     """
-    found = training_set(repository, as_of)
+    found = training_set(repository, as_of, views=("label",))
     table = found.loc[found["state"] == "answered", COLUMNS].reset_index(drop=True)
-    rows = [[None if pd.isna(value) else value for value in row] for row in table.itertuples(index=False)]
-    return collect(Answers(digest=digest(rows)), table=table, output=output)
+    plain = table.astype(object).where(table.notna(), None)
+    return collect(Answers(digest=digest(plain.to_numpy().tolist())), table=plain, output=output)
 
 
 @step("labels")

@@ -61,7 +61,8 @@ class _Progress:
 
     def left(self, view: str) -> list[tuple[Path, int, int]]:
         """Files that are not all online, oldest first: path, its rows, and how many of them are."""
-        noted, found = self._views[view], []
+        noted = self._views[view]
+        found: list[tuple[Path, int, int]] = []
         for path in files_of(self._repository, view):
             rows, done = pq.read_metadata(path).num_rows, 0
             if noted.get(path.name, {}).get("key") == key_of(path):
@@ -73,6 +74,7 @@ class _Progress:
         return found
 
     def note(self, view: str, path: Path, rows: int) -> None:
+        """Write down that so many rows of a file are online."""
         self._views[view][path.name] = {"key": key_of(path), "rows": rows}
         write_json(self._path, {"views": self._views})
 

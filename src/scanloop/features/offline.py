@@ -52,7 +52,8 @@ def read_labels(repository: Path) -> pd.DataFrame:
     schema = schema_of("label")
     tables = [_read(path, schema) for path in files_of(repository, "label")]
     table = pa.concat_tables([schema.empty_table(), *tables])
-    return _plain(table.to_pandas()).sort_values([TIME, ENTITY], kind="stable", ignore_index=True)
+    frame: pd.DataFrame = _plain(table.to_pandas())
+    return frame.sort_values([TIME, ENTITY], kind="stable", ignore_index=True)
 
 
 def key_of(path: Path) -> str:
@@ -69,7 +70,7 @@ def _add(repository: Path, fact: Fact) -> int:
     path = folder_of(repository, fact.view) / f"{name_at(fact.at)}.parquet"
     if path.exists() and key_of(path) == fact.key:
         return 0
-    return _write(path, fact.view, (frame.assign(**{TIME: fact.at}) for frame in fact.frames), fact.key)
+    return _write(path, fact.view, (_stamped(frame, fact.at) for frame in fact.frames), fact.key)
 
 
 def _add_labels(repository: Path, table: pd.DataFrame, missing_is_withdrawn: bool) -> int:
@@ -98,7 +99,8 @@ def _news(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
             f"{row['label_known']!r} as of the same time: labels of two stores, or of an oracle that changed; set "
             "another oracle.as_of, or write into a new repository"
         )
-    return table[~is_known]
+    news: pd.DataFrame = table[~is_known]
+    return news
 
 
 def _withdrawn(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +108,15 @@ def _withdrawn(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     newest = table[TIME].max()
     last = known.drop_duplicates(ENTITY, keep="last")
     gone = last[(last["state"] == "answered") & (last[TIME] < newest) & ~last[ENTITY].isin(set(table[ENTITY]))]
-    return gone[[ENTITY]].assign(**{TIME: newest, "state": "withdrawn", "as_of": table["as_of"].max()})
+    taken: pd.DataFrame = gone[[ENTITY]].assign(state="withdrawn")
+    taken[TIME] = newest
+    return taken
+
+
+def _stamped(frame: pd.DataFrame, at: datetime) -> pd.DataFrame:
+    stamped = frame.copy()
+    stamped[TIME] = at
+    return stamped
 
 
 def _write(path: Path, view: str, frames: Iterable[pd.DataFrame], key: str) -> int:
