@@ -144,8 +144,9 @@ def test_settings_that_feast_refuses_are_refused_without_their_password(reposito
     for wrong in (
         settings.replace("type: sqlite\n  path: online.db", "type: postgres\n  password: geheim\n  host: db"),
         settings.replace("type: sqlite", "type: nonsense"),
-        settings + "unknown_key: geheim\n",
-        "a: [",
+        settings.replace("path: online.db", "pfad: geheim"),
+        "a: [geheim",
+        "- geheim",
     ):
         (repository / SETTINGS).write_text(wrong)
         with pytest.raises(ConfigError, match="Feast refuses") as refused:

@@ -60,21 +60,20 @@ def _open(repository: Path) -> Any:
     os.environ.setdefault("FEAST_USAGE", "False")  # releases before 0.40 sent usage statistics
     try:
         from feast import FeatureStore
-        from feast.errors import FeastError
-        from feast.repo_config import FeastConfigError, load_repo_config
+        from feast.repo_config import load_repo_config
     except ImportError as error:
         raise ConfigError(f"Feast is not installed ({error}): {INSTALL}") from error
     file = repository / SETTINGS
     try:
         config = load_repo_config(repository.absolute(), file.absolute())
-        _refuse_code(repository, config.registry)
-        return FeatureStore(config=config)
-    except (FeastConfigError, FeastError, ImportError, ValueError) as error:  # their texts may repeat a password
-        reason = str(error) if isinstance(error, ImportError) else type(error).__name__
+        _ = config.online_store, config.offline_store  # Feast reads these when they are first used
+    except Exception as error:  # of a dozen kinds, and their texts repeat the settings with what is secret in them
         raise ConfigError(
-            f"{file}: Feast refuses the settings ({reason}); for PostgreSQL install 'feast[postgres]', and compare "
-            "docs/features.md"
+            f"{file}: Feast refuses the settings ({type(error).__name__}); docs/features.md shows both kinds of online "
+            "store, and PostgreSQL needs 'feast[postgres]'"
         ) from error
+    _refuse_code(repository, config.registry)
+    return FeatureStore(repo_path=str(repository.absolute()), config=config)
 
 
 def _refuse_code(repository: Path, registry: Any) -> None:
