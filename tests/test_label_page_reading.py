@@ -129,7 +129,7 @@ def test_five_alike_images_are_shown_with_their_labels_and_that_is_written_down(
     anna = site.enter("anna")
     number = anna.take()["task"]
     assert anna.post(f"/api/tasks/{number}/neighbours").json() == {
-        "labels": ["normal", "pneumonia", "normal", "pneumonia", "normal"]
+        "labels": ["normal", "pneumonia", "normal", "pneumonia", "normal"],
         "known": [None] * 5,
     }
     for index in range(5):
