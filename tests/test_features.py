@@ -1,6 +1,6 @@
 """The feature repository: facts with their times, joined as of any time, brought online, looked up by id."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,7 @@ from feature_runs import (
     write_run,
     write_wave,
 )
+from label_stores import Clock, enrol, publish_images, read_one, take
 
 from scanloop.artifacts import read_table
 from scanloop.errors import ArtifactError
@@ -24,6 +25,9 @@ from scanloop.features.offline import read_labels, write
 from scanloop.features.repository import apply
 from scanloop.features.training_set import training_set
 from scanloop.features.views import files_of
+from scanloop.labelling.export import export
+from scanloop.labelling.reading import answer, withdraw
+from scanloop.labelling.store import Store
 from scanloop.point_in_time import known_at
 
 SLICES = ids(12)
@@ -164,3 +168,43 @@ def test_an_artifact_made_again_as_of_one_time_takes_its_place_and_one_of_anothe
     write(repository, run)
     assert training_set(repository, LATE - timedelta(seconds=1))["cluster"].eq(7).all()
     assert training_set(repository, LATE)["cluster"].eq(8).all()
+
+
+def test_the_repository_gives_back_the_label_stores_own_exports_corrected_and_withdrawn_ones_included(
+    store: Store, clock: Clock, tmp_path: Path
+) -> None:
+    run, repository = write_run(tmp_path / "run", ids(3)), tmp_path / "features"
+    apply(repository)
+    publish_images(store, tmp_path, 4)
+    enrol(store, "anna")
+    first = read_one(store, "anna", "pneumonia")
+    moments: list[datetime] = []
+
+    def exported() -> None:
+        export(store, run / "labels")
+        write(repository, run)
+        moments.append(clock.now)
+        clock.move(minutes=1)
+
+    exported()
+    read_one(store, "anna", "unsure")
+    exported()
+    back = withdraw(store, "anna", first.task)
+    clock.move(minutes=1)
+    answer(store, "anna", back.task, "normal", back.token)
+    read_one(store, "anna", "normal")
+    exported()
+    withdraw(store, "anna", first.task)
+    clock.move(minutes=1)
+    other = take(store, "anna", beside=[first.task])
+    answer(store, "anna", other.task, "pneumonia", other.token)
+    exported()
+    counts = []
+    for number, moment in enumerate(moments):
+        export(store, tmp_path / "own" / str(number), moment)
+        own = read_table(tmp_path / "own" / str(number), "labels.parquet").sort_values("slice_id", ignore_index=True)
+        labels_at(repository, moment.astimezone(UTC), tmp_path / "joined" / str(number))
+        joined = read_table(tmp_path / "joined" / str(number), "labels.parquet")
+        assert joined.equals(own), f"export {number}"
+        counts.append(len(own))
+    assert counts == [1, 2, 3, 3]
