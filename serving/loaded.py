@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from scanloop.archive.decode import check_size
 from scanloop.bundle.decisions import Decisions, decide
+from scanloop.bundle.engines.paired import networks_of
 from scanloop.bundle.predict import Bundle
 from scanloop.errors import ImageError
 from scanloop.types import Image
@@ -44,13 +45,13 @@ class Work:
     Attributes:
         batch: Images a forward pass.
         delay_seconds: How long a batch waits to fill up.
-        engines: Forward passes at a time.
+        passes: Forward passes at a time.
         decoders: Images that are decoded at a time.
     """
 
     batch: int
     delay_seconds: float
-    engines: int
+    passes: int
     decoders: int
 
 
@@ -60,17 +61,18 @@ class Loaded:
     def __init__(self, bundle: Bundle, work: Work) -> None:
         self.bundle = bundle
         self._decoders = ThreadPoolExecutor(work.decoders, thread_name_prefix="decode")
-        self._batcher: Batcher[Found] = Batcher(self._run, work.batch, work.delay_seconds, work.engines)
+        self._batcher: Batcher[Found] = Batcher(self._run, work.batch, work.delay_seconds, work.passes)
         self._dicom = DicomReader(bundle.min_side_px, bundle.max_pixels, bundle.preprocess.archive_px)
         self._leases, self._retired = 0, False
         self._free = threading.Condition()
         self._warm_up(work.batch)
 
     def _warm_up(self, most: int) -> None:
-        """Every batch size once: engines prepare each shape when it first comes."""
+        """Every batch size once on each network: engines prepare each shape when it first comes."""
         side = self.bundle.preprocess.input_px
-        for count in range(1, most + 1):
-            self._run(np.zeros((count, side, side, 3), np.uint8))
+        for network in networks_of(self.bundle.engine):
+            for count in range(1, most + 1):
+                network.run_squares(np.zeros((count, side, side, 3), np.uint8))
 
     async def find(self, asked: Asked) -> list[Found]:
         """What the bundle says of a request's images.
