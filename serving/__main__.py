@@ -8,49 +8,82 @@ from typing import Annotated
 
 import typer
 
-from scanloop.bundle.read import read_bundle
+from scanloop.bundle.engines.choice import Wanted
+from scanloop.bundle.engines.engine import ENGINES, PRECISIONS
+from scanloop.cores import usable_cores
 from scanloop.errors import ScanloopError
 from serving.access import read_token
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 HELP = """\
-Serve a bundle over HTTP, in KServe's V1 and V2 (Open Inference) protocols.
+Serve a bundle over HTTP and gRPC, in KServe's V1 and V2 (Open Inference) protocols.
 
 \b
-Example:
+Examples:
     python -m serving --bundle runs/demo/bundle
+    python -m serving --bundle runs/demo/bundle --engine openvino --precision bf16
     curl localhost:8080/v1/models/scanloop:predict -H 'Content-Type: application/json' \\
         -d '{"instances": [{"image": {"b64": "'$(base64 -w0 slice.jpg)'"}}]}'
 """
 
 
 @app.command(help=HELP)
-def serve(
-    bundle: Annotated[Path, typer.Option(help="Directory that the step retrain wrote")],
+def serve(  # noqa: PLR0913, PLR0917 - an option each
+    bundle: Annotated[str, typer.Option(help="Folder of a bundle, s3://bucket/prefix, or models:/NAME@ALIAS")],
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow server, for models:/...")] = None,
+    cache: Annotated[Path, typer.Option(help="Where fetched bundles are kept")] = Path(".serving-cache"),
+    reload_seconds: Annotated[float, typer.Option(min=0, help="Look for a new bundle so often; 0 never")] = 0,
     host: Annotated[str, typer.Option(help="Address to bind to; others than loopback need a token")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Of gRPC; 0 leaves it off")] = 0,
     name: Annotated[str, typer.Option(help="Name of the model in the URLs")] = "scanloop",
     token_file: Annotated[Path | None, typer.Option(help="File with the bearer token; else SCANLOOP_TOKEN")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file: serve TLS")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key")] = None,
+    tls_clients: Annotated[Path | None, typer.Option(help="PEM file: demand client certificates signed by it")] = None,
+    engine: Annotated[str, typer.Option(help=f"auto (the fastest here), {', '.join(ENGINES)}")] = "auto",
+    precision: Annotated[str, typer.Option(help=f"Of the convolutions: {', '.join(PRECISIONS)}")] = "float32",
+    compile_torch: Annotated[bool, typer.Option(help="Let torch compile the network")] = False,
+    threads: Annotated[int, typer.Option(min=0, max=256, help="Threads a forward pass; 0: all cores")] = 0,
+    engines: Annotated[int, typer.Option(min=1, max=64, help="Forward passes at a time")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Most images a forward pass")] = 8,
+    delay_ms: Annotated[float, typer.Option(min=0, max=1000, help="How long a batch waits to fill up")] = 0,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Most images a request")] = 32,
     max_request_mib: Annotated[int, typer.Option(min=1, max=1024, help="Largest request body")] = 16,
-    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads a forward pass")] = 1,
+    queue: Annotated[int, typer.Option(min=1, max=100_000, help="Images that may wait; then 429")] = 128,
+    timeout_seconds: Annotated[float, typer.Option(min=0.1, help="For an answer; then 503")] = 30,
+    drain_seconds: Annotated[float, typer.Option(min=0, help="Answer on for so long after SIGTERM")] = 0,
 ) -> None:
     """Read the bundle, check it against its reference slices, and serve it."""
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise typer.BadParameter("letters, digits, '.', '_' and '-' only", param_hint="--name")
+    if precision not in PRECISIONS:
+        raise typer.BadParameter(f"one of {', '.join(PRECISIONS)}", param_hint="--precision")
+    if (tls_certificate is None) != (tls_key is None) or (tls_clients and tls_certificate is None):
+        raise typer.BadParameter("a certificate needs its key, and clients' certificates both", param_hint="--tls-...")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     sys.argv[1:] = []  # kserve parses the command line when it is imported, and would take our options for its own
     try:
         token = read_token(host, token_file)
-        model = read_bundle(bundle, threads)
     except ScanloopError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error
-    from serving.server import Settings, serve
+    from serving.admission import Admission
+    from serving.champion import Champion
+    from serving.loaded import Work
+    from serving.predictor import Limits, Predictor
+    from serving.server import Listening, Tls, serve
+    from serving.sources import source_of
 
-    logging.getLogger("scanloop.serving").info("%s: its reference check passed; digest %s", bundle, model.digest)
-    serve(model, Settings(host, port, name, token, max_batch, max_request_mib * 2**20, threads))
+    wanted = Wanted(engine, precision, threads or None, compile_torch)
+    work = Work(batch, delay_ms / 1e3, engines, usable_cores() + 1)
+    champion = Champion(name, source_of(bundle, tracking_uri, cache, wanted, work))
+    limits = Limits(max_batch, max_request_mib * 2**20, timeout_seconds, timeout_seconds)
+    admission = Admission(queue, max(4, queue // 8) * limits.body_bytes)
+    tls = None if tls_certificate is None or tls_key is None else Tls(tls_certificate, tls_key, tls_clients)
+    listening = Listening(host, port, grpc_port or None, token, tls, drain_seconds)
+    raise typer.Exit(serve(Predictor(champion, admission, limits), listening, reload_seconds or None))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The gate before KServe's application: which requests come through, how large they may be, and what leaks out."""
+"""The gate before the application: which requests come through, how large they may be, and what leaks out."""
 
 import logging
 import re
@@ -16,7 +16,8 @@ from serving.rejection import RequestError, refuse
 
 logger = logging.getLogger("scanloop.serving")
 
-_PREDICTION = re.compile(r"/v1/models/[^/]+:predict|/v2/models/[^/]+/infer")
+_PREDICTION = re.compile(r"/v1/models/([^/:]+):(?:predict|explain)|/v2/models/([^/]+)/(?:infer|explain)")
+_MEDIA_TYPES = {"application/json", "application/octet-stream"}
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class Guard:
         app: The application behind.
         token: What requests must carry, or None.
         max_bytes: Largest body.
+        name: Of the only model.
     """
 
     app: ASGIApp
     token: str | None
     max_bytes: int
+    name: str
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -82,18 +85,29 @@ class Guard:
             )
         if method in {"GET", "HEAD"}:
             return
-        if not _PREDICTION.fullmatch(path):
-            known = "/v1/models/<name>:predict or /v2/models/<name>/infer"
+        if (found := _PREDICTION.fullmatch(path)) is None:
+            known = "/v1/models/<name>:predict, :explain, or /v2/models/<name>/infer, /explain"
             raise RequestError(HTTPStatus.NOT_FOUND, "not_found", f"{path[:80]}: no such endpoint; post to {known}")
+        if (name := found.group(1) or found.group(2)) != self.name:
+            detail = f"model {name[:80]!r}: no such model; this server has {self.name}"
+            raise RequestError(HTTPStatus.NOT_FOUND, "unknown_model", detail)
+        if method != "POST":
+            detail = f"{method}: a prediction is asked for by POST"
+            raise RequestError(HTTPStatus.METHOD_NOT_ALLOWED, "method", detail, {"Allow": "POST"})
         self._check_body(headers)
 
     def _check_body(self, headers: Headers) -> None:
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json" or any(name.startswith("ce-") for name in headers):
+        if media_type not in _MEDIA_TYPES or any(name.startswith("ce-") for name in headers):
             raise RequestError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
                 "content_type",
-                f"Content-Type: must be application/json, not {media_type[:80]!r}; no binary tensors, no CloudEvents",
+                f"Content-Type: must be application/json (application/octet-stream where raw tensors follow), not "
+                f"{media_type[:80]!r}; no CloudEvents",
+            )
+        if headers.get("content-encoding", "identity") != "identity":
+            raise RequestError(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "content_encoding", "Content-Encoding: bodies come uncompressed here"
             )
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self.max_bytes:

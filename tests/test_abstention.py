@@ -12,10 +12,10 @@ from tiny_bundle import CLASSES, draw_slices, new_bundle, new_facts, reseal
 from scanloop.artifacts import read_json, write_bytes, write_json
 from scanloop.bundle.abstention import Abstention, Familiar, abstention_from, fit_abstention, no_abstention
 from scanloop.bundle.arrays import from_npz, to_npz
-from scanloop.bundle.decide import decide
+from scanloop.bundle.decisions import decide
+from scanloop.bundle.engines.engine import Outputs
 from scanloop.bundle.exemplars import Exemplars, exemplars_from, new_exemplars, no_exemplars
 from scanloop.bundle.points import OperatingPoints, argmax_only, points_from
-from scanloop.bundle.predict import onnx_outputs
 from scanloop.bundle.read import FROM_VERSION_2, read_bundle
 from scanloop.calibration.conformal import Conformal, no_conformal
 from scanloop.calibration.strangeness import NEIGHBOURS, conformal_threshold, to_nearest, unit_rows
@@ -152,38 +152,31 @@ def test_a_bundle_comes_back_with_all_that_it_says_beside_probabilities(tmp_path
     facts = new_facts()
     bundle = read_bundle(new_bundle(tmp_path, facts=facts))
     assert bundle.points == facts.points
-    assert bundle.gates == facts.gates
+    assert bundle.about["gates"] == facts.gates
     assert bundle.about["schema_version"] == 2
     assert bundle.abstention.threshold == facts.abstention.threshold < math.inf
     assert bundle.exemplars.slice_ids.tolist() == facts.exemplars.slice_ids.tolist()
-    outputs = onnx_outputs((tmp_path / "model.onnx").read_bytes())(np.zeros((3, 3, 32, 32), np.float32))
-    assert {name: array.shape for name, array in outputs.items()} == {"logits": (3, 2), "embeddings": (3, 8)}
+    outputs = bundle.engine.run_squares(np.zeros((3, 32, 32, 3), np.uint8))
+    assert outputs.embeddings is not None
+    assert (outputs.logits.shape, outputs.embeddings.shape) == ((3, 2), (3, 8))
 
 
 def test_one_call_decides_on_a_batch_and_an_image_is_decided_on_as_it_is_alone(tmp_path: Path) -> None:
     bundle = read_bundle(new_bundle(tmp_path))
     images = [*draw_slices(12, seed=3), np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)]
-    outputs = onnx_outputs((tmp_path / "model.onnx").read_bytes())(bundle.preprocess(images))
-    logits, embeddings = outputs["logits"], outputs["embeddings"]
-    whole = decide(bundle, logits, embeddings, point="tpr 0.95", neighbours=2)
+    outputs = bundle.engine.run_squares(np.stack([bundle.preprocess.square(image) for image in images]))
+    assert outputs.embeddings is not None
+    whole = decide(bundle, outputs)
     np.testing.assert_allclose(whole.probabilities, bundle.predict(images), atol=1e-6)
     assert whole.probabilities.dtype == np.float64
-    assert whole.labels.tolist() == np.where(whole.probabilities[:, 0] >= 0.4, 0, 1).tolist()
-    assert whole.strangeness is not None
-    assert whole.neighbours is not None
-    assert whole.neighbours.distances.shape == (13, 2)
     assert {"out_of_distribution", None} <= set(whole.reasons)
     for row in range(13):
-        alone = decide(bundle, logits[[row]], embeddings[[row]], point="tpr 0.95", neighbours=2)
-        assert alone.reasons == [whole.reasons[row]]
-        assert alone.neighbours is not None
-        assert alone.neighbours.slice_ids[0].tolist() == whole.neighbours.slice_ids[row].tolist()
-        assert alone.sets[0].tolist() == whole.sets[row].tolist()
-    blind = decide(bundle, logits, None, neighbours=2)
-    assert (blind.strangeness, blind.neighbours) == (None, None)
+        alone = decide(bundle, Outputs(outputs.logits[[row]], outputs.embeddings[[row]]))
+        assert (alone.reasons, alone.labels.tolist()) == ([whole.reasons[row]], [whole.labels[row]])
+        assert alone.members[0].tolist() == whole.members[row].tolist()
+    blind = decide(bundle, Outputs(outputs.logits, None))
+    assert blind.strangeness is None
     assert "out_of_distribution" not in blind.reasons
-    with pytest.raises(BundleError, match="no operating point"):
-        decide(bundle, logits, embeddings, point="tpr 0.5")
 
 
 def test_a_bundle_of_version_1_is_read_as_one_that_abstains_from_nothing(tmp_path: Path) -> None:
@@ -196,11 +189,8 @@ def test_a_bundle_of_version_1_is_read_as_one_that_abstains_from_nothing(tmp_pat
         old = {key: value for key, value in seal.items() if key not in ("schema_version", "gates")} | version
         (tmp_path / "bundle.json").write_text(json.dumps(old))
         bundle = read_bundle(tmp_path)
-        decided = decide(bundle, np.array([[0.0, 0.1]]), np.zeros((1, 8)), neighbours=3)
-        assert (decided.reasons, decided.labels.tolist()) == ([None], [1])
-        assert decided.strangeness is None
-        assert decided.neighbours is None
-        assert bundle.gates["float32"] == 1e-4
+        decided = decide(bundle, Outputs(np.array([[0.0, 0.1]], np.float32), np.zeros((1, 8), np.float32)))
+        assert (decided.reasons, decided.labels.tolist(), decided.strangeness) == ([None], [1], None)
         assert CLASSES[bundle.points.positive] == "cancer"
     write_json(tmp_path / "bundle.json", seal)
     with pytest.raises(BundleError, match=r"abstention\.json"):  # one of version 2 must have them

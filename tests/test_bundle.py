@@ -23,6 +23,7 @@ from tiny_bundle import (
 )
 
 from scanloop.artifacts import KINDS, check_artifact
+from scanloop.bundle.engines.choice import Wanted
 from scanloop.bundle.facts import Calibration
 from scanloop.bundle.predict import Bundle
 from scanloop.bundle.read import read_bundle
@@ -74,7 +75,7 @@ def test_probabilities_do_not_depend_on_the_batch_nor_on_the_threads(folder: Pat
     backwards = bundle.predict(images[::-1])[::-1]
     np.testing.assert_allclose(backwards, whole, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(bundle.predict(images), whole)
-    np.testing.assert_allclose(read_bundle(folder, threads=1).predict(images), whole, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(read_bundle(folder, Wanted(threads=1)).predict(images), whole, rtol=0, atol=1e-6)
     assert bundle.predict([]).shape == (0, 2)
 
 
@@ -173,7 +174,8 @@ def test_an_engine_that_computes_something_else_is_noticed_when_the_bundle_is_re
     import onnxruntime
 
     run = onnxruntime.InferenceSession.run
-    monkeypatch.setattr(onnxruntime.InferenceSession, "run", lambda *args: [run(*args)[0] + np.float32([0.01, 0])])
+    wrong = np.float32([0.01, 0])
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", lambda *args: [run(*args)[0] + wrong, run(*args)[1]])
     with pytest.raises(BundleError, match="reference slices"):
         read_bundle(folder)
 
@@ -182,7 +184,9 @@ def test_an_engine_that_computes_nothing_finite_is_noticed(folder: Path, monkeyp
     import onnxruntime
 
     run = onnxruntime.InferenceSession.run
-    monkeypatch.setattr(onnxruntime.InferenceSession, "run", lambda *args: [run(*args)[0] * np.float32(np.nan)])
+    monkeypatch.setattr(
+        onnxruntime.InferenceSession, "run", lambda *args: [one * np.float32(np.nan) for one in run(*args)]
+    )
     with pytest.raises(BundleError, match="reference slices"):
         read_bundle(folder)
 

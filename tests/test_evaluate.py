@@ -10,6 +10,8 @@ from brightness import CLASSES, draw_slices, new_embeddings, new_run, seal
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 from scanloop.artifacts import KINDS, read_json, read_table, write_table
+from scanloop.bundle.engines.engine import Outputs
+from scanloop.bundle.engines.onnx_engine import OnnxEngine
 from scanloop.bundle.read import read_bundle
 from scanloop.config import EvaluateConfig
 from scanloop.errors import ArtifactError, BundleError, LeakageError, TooFewLabelsError
@@ -149,19 +151,26 @@ def test_a_killed_run_does_not_predict_a_shard_again(with_test: dict[str, Path],
     scorer(model, first)
     seen: list[int] = []
 
-    def forward(inputs: np.ndarray) -> np.ndarray:
-        seen.append(len(inputs))
-        return model.forward(inputs)
+    class Counting(OnnxEngine):
+        def __init__(self) -> None: ...
 
-    scored = scorer(replace(model, forward=forward), manifest)
+        def run_squares(self, squares: np.ndarray) -> Outputs:
+            seen.append(len(squares))
+            return model.engine.run_squares(squares)
+
+    scored = scorer(replace(model, engine=Counting()), manifest)
     assert sum(seen) == len(manifest) - len(first)
     np.testing.assert_allclose(np.stack(scored), direct(with_test, "bundle", slice(60)), atol=1e-6)
 
 
 def test_a_model_that_gives_no_number_is_refused(with_test: dict[str, Path], tmp_path: Path) -> None:
-    broken = replace(
-        read_bundle(with_test["bundle"]), forward=lambda inputs: np.full((len(inputs), 2), np.nan, np.float32)
-    )
+    class Broken(OnnxEngine):
+        def __init__(self) -> None: ...
+
+        def run_squares(self, squares: np.ndarray) -> Outputs:
+            return Outputs(np.full((len(squares), 2), np.nan, np.float32), None)
+
+    broken = replace(read_bundle(with_test["bundle"]), engine=Broken())
     with pytest.raises(BundleError, match="run retrain again"):
         Scorer(with_test["catalog"], tmp_path)(broken, read_table(with_test["catalog"], "manifest"))
 

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 import torch
 from tiny_bundle import PREPROCESS, TinyNetwork, draw_slices
-from torch import nn
 
+from scanloop.bundle.engines.onnx_engine import OnnxEngine
 from scanloop.bundle.export import to_onnx
-from scanloop.bundle.predict import onnx_forward
-from scanloop.errors import BundleError, ConfigError
+from scanloop.errors import ConfigError
 from scanloop.evaluation.intervals import Resampling
-from scanloop.evaluation.network import with_features
 from scanloop.evaluation.plane import neighbour_agreement, to_plane
 
 
@@ -67,22 +65,12 @@ def test_neighbours_of_the_same_group_do_not_count() -> None:
     assert neighbour_agreement(vectors, np.zeros(40, int), groups, Resampling(100)) is None
 
 
-def test_features_out_of_the_onnx_file_are_those_before_torch_s_last_layer() -> None:
+def test_embeddings_out_of_the_onnx_file_are_those_before_torch_s_last_layer() -> None:
     network = TinyNetwork().eval()
     inputs = PREPROCESS(draw_slices(5))
-    found = onnx_forward(with_features(to_onnx(network, PREPROCESS.input_px)))(inputs)
+    found = OnnxEngine(to_onnx(network, PREPROCESS.input_px), PREPROCESS).run_inputs(inputs).embeddings
     with torch.inference_mode():
         expected = network.encoder(torch.from_numpy(inputs)).numpy()
+    assert found is not None
     assert found.shape == (5, 8)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_a_network_that_ends_otherwise_is_refused() -> None:
-    class Bent(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            network = TinyNetwork()
-            self.encoder, self.head = network.encoder, nn.Sequential(network.head, nn.Tanh())
-
-    with pytest.raises(BundleError, match="Tanh"):
-        with_features(to_onnx(Bent().eval(), PREPROCESS.input_px))

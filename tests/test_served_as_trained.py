@@ -90,7 +90,7 @@ def test_a_large_image_gets_the_input_and_the_probabilities_of_its_slice_in_the_
         payload = (run / uris[slice_id]).read_bytes()
         assert stored.shape == (64, 90, 3)
         trained_on = preprocess([stored])
-        np.testing.assert_array_equal(bundle.preprocess_one(bundle.decode(payload)), trained_on)
+        np.testing.assert_array_equal(bundle.preprocess([bundle.decode(payload)]), trained_on)
         with torch.inference_mode():
             logits = model.eval().double()(torch.from_numpy(trained_on).double()).numpy()
         assert bundle.calibrator.method == "temperature"

@@ -10,12 +10,14 @@ import pandas as pd
 
 from scanloop.artifacts import KINDS, read_json, read_table
 from scanloop.bundle import abstention, exemplars, points
-from scanloop.bundle.predict import Bundle, onnx_forward
+from scanloop.bundle.engines.choice import Wanted, choose
+from scanloop.bundle.engines.engine import Engine, Material
+from scanloop.bundle.predict import Bundle
 from scanloop.bundle.reference import GATES, check_reference
 from scanloop.calibration.calibrator import calibrator_from
 from scanloop.calibration.conformal import conformal_from, no_conformal
 from scanloop.embedding.preprocess import preprocess_from
-from scanloop.errors import ArtifactError, BundleError
+from scanloop.errors import ArtifactError, BundleError, ConfigError
 
 CONFORMAL = "conformal.json"
 """A bundle that was sealed without it, before there were sets, is read as one that knows no thresholds."""
@@ -26,25 +28,25 @@ FROM_VERSION_2 = (points.FILE, abstention.FILE, abstention.FAMILIAR, exemplars.F
 REMEDY = "copy the bundle again, or run the step retrain, which writes it"
 
 
-def read_bundle(path: Path, threads: int | None = None) -> Bundle:
+def read_bundle(path: Path, wanted: Wanted | None = None) -> Bundle:
     """The classifier in a bundle, checked and warm.
 
     Args:
         path: The bundle's directory.
-        threads: Threads a forward pass may use; all cores by default.
+        wanted: Engine, precision and threads; ONNX Runtime in float32 on all cores by default.
 
     Raises:
         BundleError: A file is missing or changed (the message names it), or this machine computes other probabilities
             than training did.
+        ConfigError: The engine is not installed, or does not compute in this precision.
     """
     files = _read_files(path)
     try:
-        bundle = _assemble(files, threads)
-    except BundleError:
+        bundle = _assemble(files, wanted or Wanted())
+    except (BundleError, ConfigError):
         raise
     except Exception as error:  # whole by its digests, so another version of scanloop wrote it
         raise BundleError(f"{path}: this version of scanloop cannot read the bundle ({error}); {REMEDY}") from error
-    check_reference(bundle, files["reference.npz"])
     return bundle
 
 
@@ -107,23 +109,29 @@ def _seal(path: Path) -> dict[str, Any]:
         raise BundleError(str(error)) from error
 
 
-def _assemble(files: Mapping[str, bytes], threads: int | None) -> Bundle:
+def _assemble(files: Mapping[str, bytes], wanted: Wanted) -> Bundle:
     calibration, classes, preprocess = (
         json.loads(files[name]) for name in ("calibration.json", "classes.json", "preprocess.json")
     )
     count, about = len(classes["classes"]), json.loads(files["bundle.json"])
+    prepare, calibrator = preprocess_from(preprocess), calibrator_from(calibration, count)
+    material = Material(files["model.onnx"], files["model.safetensors"], str(about["encoder"]), prepare, wanted.threads)
+    gates = GATES | about.get("gates", {})
+
+    def check(engine: Engine) -> None:
+        check_reference(engine, calibrator, files["reference.npz"], gates[engine.precision])
+
     beside: dict[str, Any] = {name: int(preprocess[name]) for name in ("min_side_px", "max_pixels")}
     beside |= _beside(files, list(classes["classes"]), classes["positive_class"])
     return Bundle(
         classes=tuple(classes["classes"]),
         positive_class=classes["positive_class"],
-        calibrator=calibrator_from(calibration, count),
+        calibrator=calibrator,
         conformal=conformal_from(json.loads(files[CONFORMAL]), count) if CONFORMAL in files else no_conformal(count),
-        preprocess=preprocess_from(preprocess),
+        preprocess=prepare,
         digest=hashlib.sha256(files["bundle.json"]).hexdigest(),
         about=about,
-        forward=onnx_forward(files["model.onnx"], threads),
-        gates=GATES | about.get("gates", {}),
+        engine=choose(material, wanted, check),
         **beside,
     )
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from scanloop.artifacts import KINDS, write_bytes, write_json
 from scanloop.bundle import abstention, exemplars, points
 from scanloop.bundle.card import model_card
+from scanloop.bundle.engines.engine import Squares
+from scanloop.bundle.engines.onnx_engine import OnnxEngine
 from scanloop.bundle.export import to_onnx, torch_logits
 from scanloop.bundle.facts import BundleFacts
-from scanloop.bundle.predict import onnx_forward
-from scanloop.bundle.reference import Squares, inputs_of, largest_difference, squares_of, to_npz
+from scanloop.bundle.reference import largest_difference, squares_of, to_npz
 from scanloop.errors import BundleError
 from scanloop.provenance import file_digest
 from scanloop.types import Float
@@ -74,12 +75,13 @@ def _weights(model: "nn.Module") -> bytes:
 
 def _compare(model: "nn.Module", exported: bytes, squares: Squares, facts: BundleFacts) -> Float:
     """Torch's probabilities of the reference slices, once ONNX Runtime has given the same."""
-    inputs, calibrator = inputs_of(facts.preprocess, squares), facts.calibration.calibrator
-    logits = torch_logits(model, inputs)
+    calibrator = facts.calibration.calibrator
+    logits = torch_logits(model, facts.preprocess.normalised(squares))
     if logits.shape != (len(squares), len(facts.classes)):
         raise BundleError(f"the model gives {logits.shape} for {len(squares)} slices of {len(facts.classes)} classes")
     expected = calibrator(logits)
-    difference = largest_difference(calibrator(onnx_forward(exported)(inputs)), expected)
+    served = OnnxEngine(exported, facts.preprocess).run_squares(squares)
+    difference = largest_difference(calibrator(served.logits), expected)
     if not difference <= (gate := facts.gates["float32"]):
         raise BundleError(
             f"the exported network gives other probabilities than torch (by {difference:.2g}, at most {gate:g});"

@@ -40,9 +40,11 @@ class Preprocess:
         Returns:
             float32 (n, 3, input_px, input_px), normalised.
         """
-        stack = np.stack([self.square(image) for image in images])
-        if self.bgr:
-            stack = stack[..., ::-1]
+        return self.normalised(np.stack([self.square(image) for image in images]))
+
+    def normalised(self, squares: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Model input float32 (n, 3, s, s) of squares, uint8 (n, s, s, 3) RGB."""
+        stack = squares[..., ::-1] if self.bgr else squares
         mean, std = (np.array(values, dtype=np.float32) for values in (self.mean, self.std))
         return np.ascontiguousarray(((stack.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
 

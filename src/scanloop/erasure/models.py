@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from scanloop.archive.shards import iterate_shards
 from scanloop.artifacts import read_json, read_table, write_bytes, write_json
 from scanloop.bundle import abstention, exemplars
-from scanloop.bundle.predict import onnx_forward
-from scanloop.bundle.reference import inputs_of, to_npz
+from scanloop.bundle.engines.onnx_engine import OnnxEngine
+from scanloop.bundle.reference import to_npz
 from scanloop.calibration.calibrator import calibrator_from
 from scanloop.embedding.preprocess import Preprocess, preprocess_from
 from scanloop.provenance import file_digest
@@ -52,9 +52,9 @@ def erase_from_bundle(bundle: Path, erased: frozenset[str]) -> bool:
     if not hit.any():
         return False
     squares[hit] = 0
-    forward = onnx_forward((bundle / "model.onnx").read_bytes(), threads=1)
+    engine = OnnxEngine((bundle / "model.onnx").read_bytes(), _preprocess(bundle), threads=1)
     calibrator = calibrator_from(read_json(bundle / "calibration.json"), expected.shape[1])
-    expected[hit] = calibrator(forward(inputs_of(_preprocess(bundle), squares[hit])))
+    expected[hit] = calibrator(engine.run_squares(squares[hit]).logits)
     write_bytes(bundle / "reference.npz", to_npz(squares, expected))
     return True
 

@@ -9,14 +9,13 @@ import pandas as pd
 
 from scanloop.archive.shards import images_by_id, iterate_shards
 from scanloop.artifacts import read_table
-from scanloop.bundle.predict import Bundle, onnx_forward
+from scanloop.bundle.predict import Bundle
 from scanloop.config import EvaluateConfig
 from scanloop.embedding.cache import Embeddings, read_embeddings
-from scanloop.errors import TooFewLabelsError
+from scanloop.errors import BundleError, TooFewLabelsError
 from scanloop.evaluation.holdout import Measurement
 from scanloop.evaluation.intervals import Resampling, group_index
 from scanloop.evaluation.learning_curve import Cut, learning_curve
-from scanloop.evaluation.network import with_features
 from scanloop.evaluation.plane import LEAST, neighbour_agreement, to_plane
 from scanloop.evaluation.robustness import Subjects, draw, robustness
 from scanloop.evaluation.subgroups import strata, subgroups
@@ -197,11 +196,12 @@ def _on_the_map(seen: Examined) -> list[str]:
 def _features(seen: Examined, chosen: list[str]) -> Float:
     """What the deployed network puts in front of its last layer, (n, d)."""
     rows = seen.rows(chosen)
-    forward = onnx_forward(with_features((seen.bundle / "model.onnx").read_bytes()))
     found: dict[str, Any] = {}
     for _, ids, images in iterate_shards(seen.catalog, rows):
         for start in range(0, len(ids), 32):
-            block = forward(seen.model.preprocess(images[start : start + 32]))
+            squares = np.stack([seen.model.preprocess.square(image) for image in images[start : start + 32]])
+            if (block := seen.model.engine.run_squares(squares).embeddings) is None:
+                raise BundleError(f"{seen.bundle}: it gives no embeddings for the map; run the step retrain again")
             found |= dict(zip(ids[start : start + 32], block, strict=True))
     return np.stack([found[one] for one in chosen]).astype(np.float64)
 

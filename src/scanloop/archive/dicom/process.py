@@ -26,11 +26,19 @@ BYTES_A_PIXEL = 64
 
 @dataclass(frozen=True)
 class Part:
-    """Where a file's bytes lie: a part of a file on disk."""
+    """Where a file's bytes lie: a part of a file on disk.
+
+    Attributes:
+        path: The file.
+        offset: Of its first byte there.
+        size: In bytes.
+        number: Tells apart what lies at the same place one after the other.
+    """
 
     path: Path
     offset: int
     size: int
+    number: int = 0
 
 
 class DicomProcess:
@@ -53,7 +61,7 @@ class DicomProcess:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stop()
+        self.close()
 
     def facts(self, part: Part) -> Facts:
         """What the header of an object says.
@@ -103,7 +111,7 @@ class DicomProcess:
             pass
         finally:
             timer.cancel()
-        self._stop()
+        self.close()
         late = time.monotonic() - started >= self._timeout_seconds
         detail = f"not read within {self._timeout_seconds:g} seconds" if late else "it crashes its decoder"
         self._deadly = (part, ImageError("unreadable", detail))
@@ -119,11 +127,12 @@ class DicomProcess:
             )
             assert self._process.stdout is not None
             if self._process.stdout.readline() != READY:
-                self._stop()
+                self.close()
                 raise ArchiveError("the DICOM reader does not start; install it with pip install 'scanloop[compute]'")
         return self._process
 
-    def _stop(self) -> None:
+    def close(self) -> None:
+        """End the process; it starts again when it is needed."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()

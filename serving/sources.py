@@ -1,0 +1,25 @@
+"""Where the server's bundles come from: a folder, a bucket, or the model that an alias in a registry names."""
+
+from pathlib import Path
+
+from scanloop.bundle.engines.choice import Wanted
+from scanloop.bundle.locate import current, fetch_bundle
+from scanloop.bundle.read import read_bundle
+from serving.champion import Source
+from serving.loaded import Loaded, Work
+
+
+def source_of(address: str, tracking_uri: str | None, cache: Path, wanted: Wanted, work: Work) -> Source:
+    """Bundles of an address.
+
+    Args:
+        address: Folder, s3://bucket/prefix, or models:/NAME@ALIAS.
+        tracking_uri: MLflow server of a registry's models.
+        cache: Folder for what is fetched.
+        wanted: Engine, precision, threads.
+        work: Batches and decoders.
+    """
+    return Source(
+        lambda: current(address, tracking_uri),
+        lambda: Loaded(read_bundle(fetch_bundle(address, cache, tracking_uri), wanted), work),
+    )
