@@ -239,6 +239,8 @@ def test_the_model_card_states_counts_metrics_with_n_and_that_it_is_no_medical_d
     assert "| labelled | 50 | 49 | 99 |" in card
     assert "| macro_f1 | 0.900 | 0.850 to 0.940 (95%, bootstrap) | 99 | 97 |" in card
     assert "Not a medical device" in card
+    assert "at most 5% of further ones of their kind" in card
+    assert "`tpr 0.95`: `cancer` from 0.4" in card
 
 
 def test_the_digest_names_the_model(bundle: Bundle, tmp_path: Path) -> None:
