@@ -1,4 +1,4 @@
-"""Where the server's bundles come from: a folder, a bucket, or the model that an alias in a registry names."""
+"""Where the server's bundles come from: a folder, a store, or the model that an alias in a registry names."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def source_of(address: str, tracking_uri: str | None, cache: Path, wanted: Wante
 
     Args:
         address: Folder, s3://bucket/prefix, or models:/NAME@ALIAS.
-        tracking_uri: MLflow server of a registry's models.
+        tracking_uri: MLflow's, for a model's address.
         cache: Folder for what is fetched.
         wanted: Engine, precision, threads.
         work: Batches and decoders.

@@ -152,11 +152,11 @@ def test_a_bundle_comes_back_with_all_that_it_says_beside_probabilities(tmp_path
     facts = new_facts()
     bundle = read_bundle(new_bundle(tmp_path, facts=facts))
     assert bundle.points == facts.points
-    assert bundle.about["gates"] == facts.gates
+    assert bundle.gates == facts.gates
     assert bundle.about["schema_version"] == 2
     assert bundle.abstention.threshold == facts.abstention.threshold < math.inf
     assert bundle.exemplars.slice_ids.tolist() == facts.exemplars.slice_ids.tolist()
-    outputs = bundle.engine.run_squares(np.zeros((3, 32, 32, 3), np.uint8))
+    outputs = bundle.engine.run_inputs(np.zeros((3, 3, 32, 32), np.float32))
     assert outputs.embeddings is not None
     assert (outputs.logits.shape, outputs.embeddings.shape) == ((3, 2), (3, 8))
 
@@ -164,19 +164,24 @@ def test_a_bundle_comes_back_with_all_that_it_says_beside_probabilities(tmp_path
 def test_one_call_decides_on_a_batch_and_an_image_is_decided_on_as_it_is_alone(tmp_path: Path) -> None:
     bundle = read_bundle(new_bundle(tmp_path))
     images = [*draw_slices(12, seed=3), np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)]
-    outputs = bundle.engine.run_squares(np.stack([bundle.preprocess.square(image) for image in images]))
-    assert outputs.embeddings is not None
-    whole = decide(bundle, outputs)
+    outputs = bundle.engine.run_inputs(bundle.preprocess(images))
+    logits, embeddings = outputs.logits, outputs.embeddings
+    assert embeddings is not None
+    whole = decide(bundle, outputs, point="tpr 0.95")
     np.testing.assert_allclose(whole.probabilities, bundle.predict(images), atol=1e-6)
     assert whole.probabilities.dtype == np.float64
+    assert whole.labels.tolist() == np.where(whole.probabilities[:, 0] >= 0.4, 0, 1).tolist()
+    assert whole.strangeness is not None
     assert {"out_of_distribution", None} <= set(whole.reasons)
     for row in range(13):
-        alone = decide(bundle, Outputs(outputs.logits[[row]], outputs.embeddings[[row]]))
-        assert (alone.reasons, alone.labels.tolist()) == ([whole.reasons[row]], [whole.labels[row]])
+        alone = decide(bundle, Outputs(logits[[row]], embeddings[[row]]), point="tpr 0.95")
+        assert alone.reasons == [whole.reasons[row]]
         assert alone.members[0].tolist() == whole.members[row].tolist()
-    blind = decide(bundle, Outputs(outputs.logits, None))
+    blind = decide(bundle, Outputs(logits, None))
     assert blind.strangeness is None
     assert "out_of_distribution" not in blind.reasons
+    with pytest.raises(BundleError, match="no operating point"):
+        decide(bundle, outputs, point="tpr 0.5")
 
 
 def test_a_bundle_of_version_1_is_read_as_one_that_abstains_from_nothing(tmp_path: Path) -> None:
@@ -190,7 +195,10 @@ def test_a_bundle_of_version_1_is_read_as_one_that_abstains_from_nothing(tmp_pat
         (tmp_path / "bundle.json").write_text(json.dumps(old))
         bundle = read_bundle(tmp_path)
         decided = decide(bundle, Outputs(np.array([[0.0, 0.1]], np.float32), np.zeros((1, 8), np.float32)))
-        assert (decided.reasons, decided.labels.tolist(), decided.strangeness) == ([None], [1], None)
+        assert (decided.reasons, decided.labels.tolist()) == ([None], [1])
+        assert decided.strangeness is None
+        assert not len(bundle.exemplars.slice_ids)
+        assert bundle.gates["float32"] == 1e-4
         assert CLASSES[bundle.points.positive] == "cancer"
     write_json(tmp_path / "bundle.json", seal)
     with pytest.raises(BundleError, match=r"abstention\.json"):  # one of version 2 must have them
