@@ -88,9 +88,8 @@ def test_a_bundle_compares_with_its_labelled_images_in_the_embedding_that_it_ser
     images = stored_slices(chain["catalog"], manifest)
     for held in (bundle.exemplars, bundle.abstention.familiar):
         inputs = bundle.preprocess([images[one] for one in held.slice_ids])
-        np.testing.assert_allclose(
-            held.vectors, unit_rows(bundle.engine.run_inputs(inputs).embeddings), atol=2e-3
-        )  # float16 twice
+        embeddings = bundle.engine.run_inputs(inputs).embeddings
+        np.testing.assert_allclose(held.vectors, unit_rows(embeddings), atol=2e-3)  # float16 twice
     given = manifest.set_index("slice_id")["label"].dropna()
     for slice_id, label in zip(bundle.exemplars.slice_ids, bundle.exemplars.labels, strict=True):
         assert bundle.classes[label] == given.get(slice_id, bundle.classes[label])

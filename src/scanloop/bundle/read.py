@@ -132,6 +132,7 @@ def _assemble(files: Mapping[str, bytes], wanted: Wanted) -> Bundle:
         digest=hashlib.sha256(files["bundle.json"]).hexdigest(),
         about=about,
         engine=choose(material, wanted, check),
+        gates=gates,
         **beside,
     )
 
