@@ -71,9 +71,10 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
         raise typer.Exit(error.exit_code) from error
     from serving.admission import Admission
     from serving.champion import Champion
+    from serving.listening import Listening, Tls
     from serving.loaded import Work
     from serving.predictor import Limits, Predictor
-    from serving.server import Listening, Tls, serve
+    from serving.server import serve
     from serving.sources import source_of
 
     cores = threads or usable_cores()

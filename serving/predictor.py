@@ -8,7 +8,8 @@ from http import HTTPStatus
 from serving.admission import Admission
 from serving.asked import Answer, Asked
 from serving.champion import Champion
-from serving.loaded import Found, Loaded, RetiredError
+from serving.deciding import Found
+from serving.loaded import Loaded, RetiredError
 from serving.metrics import count
 from serving.rejection import RequestError
 
