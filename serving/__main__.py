@@ -33,6 +33,7 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     bundle: Annotated[str, typer.Option(help="Folder of a bundle, s3://bucket/prefix, or models:/NAME@ALIAS")],
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow server, for models:/...")] = None,
     cache: Annotated[Path, typer.Option(help="Where fetched bundles are kept")] = Path(".serving-cache"),
+    features: Annotated[Path | None, typer.Option(help="Feature repository: tells more of neighbours")] = None,
     reload_seconds: Annotated[float, typer.Option(min=0, help="Look for a new bundle so often; 0 never")] = 0,
     host: Annotated[str, typer.Option(help="Address to bind to; others than loopback need a token")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
@@ -80,7 +81,11 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     cores = threads or usable_cores()
     wanted = Wanted(engine, precision, cores, passes or cores, compile_torch)
     work = Work(batch, delay_ms / 1e3, wanted.passes, usable_cores() + 1)
-    champion = Champion(name, source_of(bundle, tracking_uri, cache, wanted, work))
+    try:
+        champion = Champion(name, source_of(bundle, tracking_uri, cache, wanted, work, features))
+    except ScanloopError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
     limits = Limits(max_batch, max_request_mib * 2**20, timeout_seconds, timeout_seconds)
     admission = Admission(queue, max(4, queue // 8) * limits.body_bytes)
     tls = None if tls_certificate is None or tls_key is None else Tls(tls_certificate, tls_key, tls_clients)

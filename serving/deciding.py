@@ -6,7 +6,7 @@ The model server and the handler of TorchServe differ in how batches come about;
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -33,11 +33,23 @@ class Found:
     fault: RequestError | None = None
 
 
-class Decider:
-    """Prepares, runs and decides; safe to call from several threads at once."""
+class Metadata(Protocol):
+    """Knows more of slices than their labels."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+    def of(self, slice_ids: Sequence[str]) -> list[dict[str, Any] | None]:
+        """What is known of each, None where nothing is."""
+
+
+class Decider:
+    """Prepares, runs and decides; safe to call from several threads at once.
+
+    Args:
+        bundle: Read and checked.
+        metadata: Is asked about the exemplars that an answer points to; None where there is no feature repository.
+    """
+
+    def __init__(self, bundle: Bundle, metadata: Metadata | None = None) -> None:
+        self.bundle, self._metadata = bundle, metadata
         self._dicom = DicomReader(bundle.min_side_px, bundle.max_pixels, bundle.preprocess.archive_px)
 
     def warm_up(self, most: int) -> None:
@@ -120,7 +132,9 @@ class Decider:
             return []
         one = found.decisions.embeddings[found.row : found.row + 1]
         ids, labels, distances = (values[0].tolist() for values in self.bundle.exemplars.nearest(one, count))
+        known = self._metadata.of(ids) if self._metadata else [None] * len(ids)
         return [
             {"slice_id": slice_id, "label": self.bundle.classes[label], "distance": distance}
-            for slice_id, label, distance in zip(ids, labels, distances, strict=True)
+            | ({} if facts is None else {"known": facts})
+            for slice_id, label, distance, facts in zip(ids, labels, distances, known, strict=True)
         ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from scanloop.bundle.predict import Bundle
 from serving.asked import Answer, Asked
 from serving.batching import Batcher, Pending
-from serving.deciding import Decider, Found
+from serving.deciding import Decider, Found, Metadata
 from serving.rejection import RequestError
 
 
@@ -37,10 +37,10 @@ class Work:
 class Loaded:
     """One bundle, with threads of its own: what it is asked for is answered by it alone, whatever comes after it."""
 
-    def __init__(self, bundle: Bundle, work: Work) -> None:
+    def __init__(self, bundle: Bundle, work: Work, metadata: Metadata | None = None) -> None:
         self.bundle = bundle
         self._decoders = ThreadPoolExecutor(work.decoders, thread_name_prefix="decode")
-        self._decider = Decider(bundle)
+        self._decider = Decider(bundle, metadata)
         self._batcher: Batcher[Found] = Batcher(self._decider.run, work.batch, work.delay_seconds, work.passes)
         self._leases, self._retired = 0, False
         self._free = threading.Condition()

@@ -79,4 +79,6 @@ class Predictor:
                 continue
             if self._observe is not None:
                 self._observe(loaded, asked, found)
-            return loaded.answer(found, asked.neighbours)
+            if asked.neighbours:  # a search among thousands, and perhaps a look into a store
+                return await asyncio.to_thread(loaded.answer, found, asked.neighbours)
+            return loaded.answer(found)
