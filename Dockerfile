@@ -36,7 +36,7 @@ CMD ["--settings", "/etc/scanloop/page.yaml", "--host", "0.0.0.0"]
 
 # The model server: ONNX Runtime, no torch.
 FROM base AS serving
-RUN pip install -c constraints.txt '.[serving]'
+RUN pip install -c constraints.txt ".[serving]"
 USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s \
