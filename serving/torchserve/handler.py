@@ -70,6 +70,8 @@ class Handler:
                 del images[len(asked) :]
                 images.append([])
                 asked.append(_refusal(error))
+        context.metrics.add_counter("scanloop_handler_batches_total", 1)
+        context.metrics.add_counter("scanloop_handler_requests_total", len(data))
         found = self._find(images)
         return [
             self._answer(one, part, context, index) for index, (one, part) in enumerate(zip(asked, found, strict=True))

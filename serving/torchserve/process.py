@@ -1,5 +1,6 @@
 """TorchServe as a child on loopback, with a folder, ports and keys of its own."""
 
+import ctypes
 import importlib.util
 import json
 import os
@@ -21,6 +22,7 @@ from serving.access import TOKEN_VARIABLE
 
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 STOP_SECONDS = 10
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,14 @@ class TorchServe:
         self.inference, self.management, self.metrics = (f"http://127.0.0.1:{port}" for port in ports[:3])
         config = self._folder / "config.properties"
         config.write_bytes(written(dict(settings) | locked(ports)))
-        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
-        command += ["--model-store", str((export / STORE).resolve()), "--ts-config", str(config)]
-        command += ["--log-config", str(LOG_CONFIG)]
-        # A session of its own: a terminal's Ctrl-C is ours to pass on, once what is under way is answered.
+        command = _command((export / STORE).resolve(), config, self._folder)
+        # In a session of its own: a terminal's Ctrl-C is ours to pass on, once what is under way is answered.
         self._process = subprocess.Popen(  # noqa: S603 - our own command
-            command, cwd=self._folder, env=self._environment(), start_new_session=True
+            command,
+            cwd=self._folder,
+            env=self._environment(),
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - it is one system call, bound before the fork
         )
 
     def _environment(self) -> dict[str, str]:
@@ -71,7 +75,7 @@ class TorchServe:
         kept = {
             name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE and not name.startswith("TS_")
         }
-        return kept | logs | {"TMPDIR": str(scratch), "TEMP": str(scratch), "PYTHONPATH": os.pathsep.join(paths)}
+        return kept | logs | {"TMPDIR": str(scratch), "PYTHONPATH": os.pathsep.join(paths)}
 
     def ended(self) -> bool:
         """Whether it is not there any more."""
@@ -102,6 +106,41 @@ class TorchServe:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def _command(store: Path, config: Path, folder: Path) -> list[str]:
+    """What `torchserve --start` runs; without it there is no process between, which a signal would have to cross."""
+    spec = importlib.util.find_spec("ts")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    return [
+        str(_java()),
+        f"-Dmodel_server_home={package.parent}",
+        f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}",
+        f"-Djava.io.tmpdir={folder / 'tmp'}",
+        "-cp",
+        str(package / "frontend" / "*"),
+        "org.pytorch.serve.ModelServer",
+        *("--python", sys.executable),
+        *("--ts-config-file", str(config)),
+        *("--model-store", str(store)),
+        "--no-config-snapshot",
+    ]
+
+
+def _java() -> Path:
+    home = os.environ.get("JAVA_HOME")
+    return Path(home) / "bin" / "java" if home else Path("java")
+
+
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process when its parent is killed; workers end when TorchServe does."""
+    if _prctl is not None:
+        _prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
 def check_installed() -> None:
     """Return if TorchServe can be started.
 
@@ -110,9 +149,10 @@ def check_installed() -> None:
     """
     if importlib.util.find_spec("ts") is None:
         raise ConfigError("torchserve is not installed: pip install 'scanloop[torchserve]'")
-    java = Path(os.environ["JAVA_HOME"]) / "bin" / "java" if os.environ.get("JAVA_HOME") else Path("java")
-    if shutil.which(java) is None:
-        raise ConfigError(f"{java}: TorchServe needs Java 17, for example the package openjdk-17-jre-headless")
+    if shutil.which(_java()) is None:
+        raise ConfigError(
+            f"{_java()}: not found; TorchServe needs Java 17, for example the package openjdk-17-jre-headless"
+        )
 
 
 def free_ports(count: int) -> list[int]:

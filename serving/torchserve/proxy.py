@@ -101,7 +101,8 @@ class Proxy:
     async def _ready(self, request: Request) -> Response:
         if not self.backend.ready:
             detail = "the model is being loaded, its worker is being started again, or the server is about to end"
-            raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", detail, LATER)
+            # Not by an error, which would be counted and logged: this is asked every few seconds.
+            return JSONResponse({"error": detail}, HTTPStatus.SERVICE_UNAVAILABLE, LATER)
         named: dict[str, Any] = {} if request.url.path == "/v2/health/ready" else {"name": self.archived.name}
         return JSONResponse(named | {"ready": True})
 

@@ -170,6 +170,7 @@ def locked(ports: Sequence[int]) -> dict[str, str]:
         "enable_envvars_config": "false",
         "install_py_dep_per_model": "false",
         "metrics_mode": "prometheus",
+        "model_metrics_auto_detect": "true",
         "disable_system_metrics": "true",
     }
 
