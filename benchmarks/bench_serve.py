@@ -63,33 +63,29 @@ class InProcess:
     Args:
         bundle: Folder.
         files: JPEGs.
+        names: Of engines.
         threads: That work at a time, as the server's do: a processor is slower with all cores at work.
     """
 
-    def __init__(self, bundle: Path, files: Sequence[bytes], threads: int) -> None:
-        self._folder, self._files, self._threads = bundle, files, threads
-        self._read: dict[str, Any] = {}
+    def __init__(self, bundle: Path, files: Sequence[bytes], names: Sequence[str], threads: int) -> None:
+        from scanloop.bundle.engines.choice import Wanted
+        from scanloop.bundle.read import read_bundle
+
+        self._files, self._threads = files, threads
+        self._read = {name: read_bundle(bundle, Wanted(*ENGINES[name], threads=1)) for name in names}
 
     def decode_ms(self, name: str) -> float:
         """Base64's text to the network's square, an image."""
-        bundle = self._bundle(name)
+        bundle = self._read[name]
         turns = itertools.cycle(self._files)
         return self._cpu_ms(lambda: bundle.preprocess.square(bundle.decode(next(turns))), 1)
 
     def model_ms(self, name: str, batch: int) -> float:
         """The network and the decisions' numbers, an image of a batch."""
-        bundle = self._bundle(name)
+        bundle = self._read[name]
         side = bundle.preprocess.input_px
         squares = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
         return self._cpu_ms(lambda: bundle.engine.run_squares(squares), batch)
-
-    def _bundle(self, name: str) -> Any:
-        from scanloop.bundle.engines.choice import Wanted
-        from scanloop.bundle.read import read_bundle
-
-        if name not in self._read:
-            self._read[name] = read_bundle(self._folder, Wanted(*ENGINES[name], threads=1))
-        return self._read[name]
 
     def _cpu_ms(self, work: Callable[[], object], images: int) -> float:
         def repeat(until: float) -> None:
@@ -194,8 +190,9 @@ def main() -> None:
         bundle = arguments.bundle or write_resnet_bundle(folder / "bundle")
         script = write_script(folder / "load.lua", files)
         chosen = variants(bundle, arguments.engines, arguments.options.split())
+        inside = InProcess(bundle, files, arguments.engines, os.cpu_count() or 1)
         servers = [stack.enter_context(running(one, folder)) for one in chosen]
-        records = measure(servers, arguments, script, InProcess(bundle, files, os.cpu_count() or 1))
+        records = measure(servers, arguments, script, inside)
     facts = {
         "benchmark": "serve", "network": "ResNet-18 at 224", "images": kind, "n_images": len(files),
         "bytes_an_image": round(statistics.mean(map(len, files))), "rounds": arguments.rounds,

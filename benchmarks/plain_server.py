@@ -45,7 +45,7 @@ class Plain(Model):  # type: ignore[misc]  # kserve ships no usable types
 
 
 def transformed(picture: PIL.Image.Image) -> torch.Tensor:
-    """What torchvision's Resize(256), CenterCrop(224), ToTensor and Normalize make of a picture; small ones are enlarged."""
+    """What torchvision's Resize(256), CenterCrop(224), ToTensor and Normalize make of a picture."""
     picture = picture.convert("RGB")
     scale = 256 / min(picture.size)
     width, height = (round(side * scale) for side in picture.size)
