@@ -36,7 +36,7 @@ def to_nearest(vectors: Single, familiar: Single | Half) -> Float:
     if not len(familiar):
         return np.full(len(vectors), np.inf)
     place = min(NEIGHBOURS, len(familiar)) - 1
-    distances = 1 - (vectors @ familiar.astype(np.float32).T).astype(np.float64)
+    distances = 1 - (vectors @ familiar.astype(np.float32, copy=False).T).astype(np.float64)
     nearest: Float = np.partition(distances, place, axis=1)[:, place]
     return np.where(np.isnan(distances).any(axis=1), np.nan, nearest)
 
