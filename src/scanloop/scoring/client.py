@@ -194,7 +194,9 @@ class _Asker:
             try:
                 answer = self.connection.post(path, content=body, headers=headers)  # type: ignore[arg-type]
             except httpx.TransportError as error:
-                raise PassingError(f"no answer ({type(error).__name__})") from error
+                if "CERTIFICATE" in str(error):
+                    raise ServiceError(f"{self.service.endpoint}: {error}; see --ca-file") from error
+                raise PassingError(f"no answer ({type(error).__name__} {error})") from error
             if answer.status_code == HTTPStatus.OK:
                 return self._read(answer, uris)
             self._raise(answer, tries)

@@ -37,7 +37,8 @@ def _meant(given: str) -> Iterator[Path]:
     if path.is_dir():
         yield from (one for one in files_below(path) if one.suffix.lower() in SUFFIXES and one.name[0] != ".")
     elif glob.has_magic(given) and not path.exists():
-        yield from (one for name in sorted(glob.glob(given, recursive=True)) if not (one := Path(name)).is_dir())
+        names = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        yield from (one for name in names if not (one := Path(name)).is_dir())
     else:
         yield path
 

@@ -37,7 +37,7 @@ def new_post(protocol: Protocol, name: str, payloads: Sequence[bytes]) -> Post:
         body = json.dumps({"instances": instances, "parameters": TOLERANT}).encode()
         return Post(f"v1/models/{name}:predict", {"Content-Type": "application/json"}, body)
     raw = b"".join(len(payload).to_bytes(4, "little") + payload for payload in payloads)
-    tensor = {"name": "image", "datatype": "BYTES", "shape": [len(payloads)]}
+    tensor: dict[str, Any] = {"name": "image", "datatype": "BYTES", "shape": [len(payloads)]}
     tensor["parameters"] = {"binary_data_size": len(raw)}
     head = json.dumps({"inputs": [tensor], "parameters": TOLERANT | {"binary_data_output": True}}).encode()
     headers = {"Content-Type": "application/octet-stream", HEADER_BYTES: str(len(head))}
