@@ -12,13 +12,13 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving.guard import HEADER_BYTES
 from serving.metrics import LATENCY, REQUESTS
 from serving.predictor import Predictor
 from serving.rejection import RequestError
 from serving.v1 import answer_v1, read_v1
 from serving.v2 import answer_v2, read_json, read_v2
 
-HEADER_BYTES = "inference-header-content-length"
 JSON, BINARY = b"application/json", b"application/octet-stream"
 
 

@@ -17,7 +17,8 @@ from serving.rejection import RequestError, refuse
 logger = logging.getLogger("scanloop.serving")
 
 _PREDICTION = re.compile(r"/v1/models/([^/:]+):(?:predict|explain)|/v2/models/([^/]+)/(?:infer|explain)")
-_MEDIA_TYPES = {"application/json", "application/octet-stream"}
+_MEDIA_TYPES = ("application/json", "application/octet-stream")
+HEADER_BYTES = "inference-header-content-length"
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,16 @@ class Guard:
         if method != "POST":
             detail = f"{method}: a prediction is asked for by POST"
             raise RequestError(HTTPStatus.METHOD_NOT_ALLOWED, "method", detail, {"Allow": "POST"})
-        self._check_body(headers)
+        self._check_body(path, headers)
 
-    def _check_body(self, headers: Headers) -> None:
+    def _check_body(self, path: str, headers: Headers) -> None:
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type not in _MEDIA_TYPES or any(name.startswith("ce-") for name in headers):
+        taken = _MEDIA_TYPES if path.startswith("/v2") and HEADER_BYTES in headers else _MEDIA_TYPES[:1]
+        if media_type not in taken or any(name.startswith("ce-") for name in headers):
             raise RequestError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
                 "content_type",
-                f"Content-Type: must be application/json (application/octet-stream where raw tensors follow), not "
+                f"Content-Type: must be application/json (V2: application/octet-stream where raw tensors follow), not "
                 f"{media_type[:80]!r}; no CloudEvents",
             )
         if headers.get("content-encoding", "identity") != "identity":

@@ -177,7 +177,11 @@ class _Plane(DataPlane):  # type: ignore[misc]  # kserve ships no usable types
             served = ", ".join(self.model_registry.get_models())
             detail = f"model {model_name[:80]!r}: no such model; this server has {served}"
             raise RequestError(HTTPStatus.NOT_FOUND, "unknown_model", detail)
-        return bool(await model.healthy())
+        if not await model.healthy():
+            later = {"Retry-After": "2"}
+            detail = "the model is being loaded, or the server is about to end"
+            raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", detail, later)
+        return True
 
     async def ready(self) -> bool:
-        return all([await model.healthy() for model in self.model_registry.get_models().values()])
+        return all([await self.model_ready(name) for name in self.model_registry.get_models()])

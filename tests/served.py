@@ -23,6 +23,7 @@ V1 = "/v1/models/scanloop:predict"
 V2 = "/v2/models/scanloop/infer"
 MAX_BATCH = 24
 TOKEN = "correct horse"
+ENGINE = ("--engine", "onnxruntime")
 CHECKOUT = Path(__file__).parents[1]
 JPEG = to_jpeg(draw_slices(1)[0])
 LARGE = to_jpeg(np.full((2000, 2000, 3), 90, np.uint8))
@@ -57,7 +58,7 @@ def start(scratch: Path, bundle: Path, *options: str) -> Server:
 
 
 def command_line(bundle: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "serving", "--bundle", str(bundle), *options]
+    return [sys.executable, "-m", "serving", "--bundle", str(bundle), *ENGINE, *options]
 
 
 @pytest.fixture(scope="module")

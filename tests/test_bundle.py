@@ -174,7 +174,9 @@ def test_an_engine_that_computes_something_else_is_noticed_when_the_bundle_is_re
     import onnxruntime
 
     run = onnxruntime.InferenceSession.run
-    monkeypatch.setattr(onnxruntime.InferenceSession, "run", lambda *args: [run(*args)[0] + np.float32([0.01, 0])])
+    monkeypatch.setattr(
+        onnxruntime.InferenceSession, "run", lambda *args: [run(*args)[0] + np.float32([0.01, 0]), run(*args)[1]]
+    )
     with pytest.raises(BundleError, match="reference slices"):
         read_bundle(folder)
 
@@ -183,7 +185,9 @@ def test_an_engine_that_computes_nothing_finite_is_noticed(folder: Path, monkeyp
     import onnxruntime
 
     run = onnxruntime.InferenceSession.run
-    monkeypatch.setattr(onnxruntime.InferenceSession, "run", lambda *args: [run(*args)[0] * np.float32(np.nan)])
+    monkeypatch.setattr(
+        onnxruntime.InferenceSession, "run", lambda *args: [one * np.float32(np.nan) for one in run(*args)]
+    )
     with pytest.raises(BundleError, match="reference slices"):
         read_bundle(folder)
 

@@ -72,6 +72,15 @@ def read_learnt(path: Path) -> pd.DataFrame:
     return learnt
 
 
+def check_files(path: Path) -> None:
+    """Return if every file of a bundle is as its seal promises; the network is not run.
+
+    Raises:
+        BundleError: One is missing or changed; the message names it.
+    """
+    _read_files(path)
+
+
 def _read_files(path: Path) -> Mapping[str, bytes]:
     """Every file of a bundle by name, each with the digest that `bundle.json` promises."""
     if not path.is_dir():
@@ -123,6 +132,7 @@ def _assemble(files: Mapping[str, bytes], wanted: Wanted) -> Bundle:
         digest=hashlib.sha256(files["bundle.json"]).hexdigest(),
         about=about,
         engine=choose(material, wanted, check),
+        gates=gates,
         **beside,
     )
 
@@ -135,5 +145,5 @@ def _beside(files: Mapping[str, bytes], classes: list[str], positive: str) -> di
     return {
         "points": points.points_from(json.loads(files[points.FILE]), len(classes)),
         "abstention": abstention.abstention_from(json.loads(files[abstention.FILE]), files[abstention.FAMILIAR]),
-        "exemplars": exemplars.exemplars_from(files[exemplars.FILE]),
+        "exemplars": exemplars.exemplars_from(files[exemplars.FILE], len(classes)),
     }

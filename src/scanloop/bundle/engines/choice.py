@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from scanloop.errors import BundleError, ConfigError
 logger = logging.getLogger("scanloop.serving")
 
 BATCH, REPEATS = 8, 5
+
+GPU = Path("/dev/nvidia0")
+"""Without it torch is the slowest, and to find that out would cost its import and memory."""
 
 Check = Callable[[Engine], None]
 """Raises a BundleError where an engine does not give the reference images their probabilities."""
@@ -70,7 +74,7 @@ def choose(material: Material, wanted: Wanted, check: Check) -> Engine:
     timed: dict[str, tuple[float, Engine]] = {}
     refused: dict[str, str] = {}
     for name in ENGINES:
-        if importlib.util.find_spec(name) is None:
+        if importlib.util.find_spec(name) is None or (name == "torch" and timed and not GPU.exists()):
             continue
         try:
             engine = new_engine(name, material, wanted)
