@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from scanloop.archive.decode import check_size
+from scanloop.archive.dicom.reader import DicomReader, is_dicom
 from scanloop.bundle.decisions import Decisions, decide
 from scanloop.bundle.predict import Bundle
 from scanloop.errors import ImageError
 from scanloop.types import Image
 from serving.asked import Answer, Asked, Row, Sent
 from serving.batching import Batcher, Pending, Prepared
-from serving.dicom import DicomReader, is_dicom
 from serving.rejection import RequestError, invalid
 
 BAD_IMAGE = "bad_image"
