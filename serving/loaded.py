@@ -2,11 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from serving.batching import Batcher, Pending, Prepared
 from serving.rejection import RequestError, invalid
 
 BAD_IMAGE = "bad_image"
+
+Made = TypeVar("Made")
 
 
 class RetiredError(Exception):
@@ -59,6 +62,7 @@ class Loaded:
 
     def __init__(self, bundle: Bundle, work: Work) -> None:
         self.bundle = bundle
+        self.half_batch = max(1, work.batch // 2)
         self._decoders = ThreadPoolExecutor(work.decoders, thread_name_prefix="decode")
         self._batcher: Batcher[Found] = Batcher(self._run, work.batch, work.delay_seconds, work.engines)
         self._dicom = DicomReader(bundle.min_side_px, bundle.max_pixels, bundle.preprocess.archive_px)
@@ -80,13 +84,34 @@ class Loaded:
             RetiredError: It answers nothing more.
         """
         pending: Pending[Found] = Pending.of(len(asked.images), asyncio.get_running_loop())
+        with self.lease():
+            self._decoders.submit(self._prepare_all, asked, pending)
+            return await pending.done
+
+    async def run(self, images: Sequence[Prepared]) -> list[Found]:
+        """What the bundle says of images that are prepared; for who holds a lease."""
+        pending: Pending[Found] = Pending.of(len(images), asyncio.get_running_loop())
+        for index, image in enumerate(images):
+            self._batcher.put(image, pending, index)
+        return await pending.done
+
+    async def aside(self, work: Callable[[], Made]) -> Made:
+        """What some work gives, done by a thread that decodes; for who holds a lease."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Keep the bundle at work while the block runs.
+
+        Raises:
+            RetiredError: It answers nothing more.
+        """
         with self._free:
             if self._retired:
                 raise RetiredError
             self._leases += 1
         try:
-            self._decoders.submit(self._prepare_all, asked, pending)
-            return await pending.done
+            yield
         finally:
             with self._free:
                 self._leases -= 1
