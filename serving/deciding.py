@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from scanloop.archive.decode import check_size
+from scanloop.archive.dicom.reader import DicomReader, is_dicom
 from scanloop.bundle.decisions import Decisions, decide
 from scanloop.bundle.engines.paired import networks_of
 from scanloop.bundle.predict import Bundle
@@ -18,7 +19,6 @@ from scanloop.errors import ImageError
 from scanloop.types import Image
 from serving.asked import Answer, Row, Sent
 from serving.batching import Prepared
-from serving.dicom import DicomReader, is_dicom
 from serving.rejection import RequestError, invalid
 
 BAD_IMAGE = "bad_image"

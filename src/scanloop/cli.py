@@ -14,6 +14,8 @@ from scanloop import (
     __version__,
     external_command,
     forget_command,
+    predict_command,
+    score_command,
     study_command,
     unpromote_command,
 )
@@ -120,6 +122,8 @@ app.command("plan", help=help_text(), epilog=EXAMPLES)(plan)
 app.command("search", epilog=SEARCH_EXAMPLES)(search)
 app.command("forget", help=forget_command.HELP, epilog=forget_command.EXAMPLES)(forget_command.forget)
 app.command("unpromote", help=unpromote_command.HELP, epilog=unpromote_command.EXAMPLES)(unpromote_command.unpromote)
+app.command("predict", help=predict_command.HELP, epilog=predict_command.EXAMPLES)(predict_command.predict)
+app.command("score", help=score_command.HELP, epilog=score_command.EXAMPLES)(score_command.score_images)
 app.command("study", help=study_command.HELP, epilog=study_command.EXAMPLES)(study_command.study)
 app.command("validate-external", help=external_command.HELP, epilog=external_command.EXAMPLES)(
     external_command.validate_external
