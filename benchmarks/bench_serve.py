@@ -51,7 +51,7 @@ def variants(bundle: Path, wanted: Sequence[str], options: Sequence[str]) -> lis
     found = [Variant("plain", plain, "/v1/models/plain:predict", "/v2/models/plain/ready")]
     for name in wanted:
         engine, precision = ENGINES[name]
-        ours = [sys.executable, "-m", "serving", "--bundle", str(bundle), "--port", "{port}"]
+        ours = [sys.executable, "-m", "serving", "--bundle", str(bundle), "--port", "{port}", "--open"]
         chosen = ["--engine", engine, "--precision", precision, *options]
         found.append(Variant(name, [*ours, *chosen], "/v1/models/scanloop:predict", "/v2/models/scanloop/ready"))
     return found

@@ -21,8 +21,8 @@ Serve a bundle over HTTP and gRPC, in KServe's V1 and V2 (Open Inference) protoc
 
 \b
 Examples:
-    python -m serving --bundle runs/demo/bundle
-    python -m serving --bundle runs/demo/bundle --engine openvino --precision bf16
+    python -m serving --bundle runs/demo/bundle --open
+    python -m serving --bundle runs/demo/bundle --token-file token --host 0.0.0.0 --engine openvino --precision bf16
     curl localhost:8080/v1/models/scanloop:predict -H 'Content-Type: application/json' \\
         -d '{"instances": [{"image": {"b64": "'$(base64 -w0 slice.jpg)'"}}]}'
 """
@@ -35,11 +35,12 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     cache: Annotated[Path, typer.Option(help="Where fetched bundles are kept")] = Path(".serving-cache"),
     features: Annotated[Path | None, typer.Option(help="Feature repository: tells more of neighbours")] = None,
     reload_seconds: Annotated[float, typer.Option(min=0, help="Look for a new bundle so often; 0 never")] = 0,
-    host: Annotated[str, typer.Option(help="Address to bind to; others than loopback need a token")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to bind to")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Of gRPC; 0 leaves it off")] = 0,
     name: Annotated[str, typer.Option(help="Name of the model in the URLs")] = "scanloop",
     token_file: Annotated[Path | None, typer.Option(help="File with the bearer token; else SCANLOOP_TOKEN")] = None,
+    open_to_all: Annotated[bool, typer.Option("--open", help="Ask nobody for a token; on loopback alone")] = False,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file: serve TLS")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key")] = None,
     tls_clients: Annotated[Path | None, typer.Option(help="PEM file: demand client certificates signed by it")] = None,
@@ -66,7 +67,7 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     sys.argv[1:] = []  # kserve parses the command line when it is imported, and would take our options for its own
     try:
-        token = read_token(host, token_file)
+        token = read_token(host, token_file, open_to_all=open_to_all, certified=tls_clients is not None)
     except ScanloopError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error
