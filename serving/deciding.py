@@ -6,18 +6,19 @@ The model server and the handler of TorchServe differ in how batches come about;
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from scanloop.archive.decode import check_size
+from scanloop.archive.dicom.reader import DicomReader, is_dicom
 from scanloop.bundle.decisions import Decisions, decide
+from scanloop.bundle.engines.paired import networks_of
 from scanloop.bundle.predict import Bundle
 from scanloop.errors import ImageError
 from scanloop.types import Image
 from serving.asked import Answer, Row, Sent
 from serving.batching import Prepared
-from serving.dicom import DicomReader, is_dicom
 from serving.rejection import RequestError, invalid
 
 BAD_IMAGE = "bad_image"
@@ -32,18 +33,31 @@ class Found:
     fault: RequestError | None = None
 
 
-class Decider:
-    """Prepares, runs and decides; safe to call from several threads at once."""
+class Metadata(Protocol):
+    """Knows more of slices than their labels."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+    def of(self, slice_ids: Sequence[str]) -> list[dict[str, Any] | None]:
+        """What is known of each, None where nothing is."""
+
+
+class Decider:
+    """Prepares, runs and decides; safe to call from several threads at once.
+
+    Args:
+        bundle: Read and checked.
+        metadata: Is asked about the exemplars that an answer points to; None where there is no feature repository.
+    """
+
+    def __init__(self, bundle: Bundle, metadata: Metadata | None = None) -> None:
+        self.bundle, self._metadata = bundle, metadata
         self._dicom = DicomReader(bundle.min_side_px, bundle.max_pixels, bundle.preprocess.archive_px)
 
     def warm_up(self, most: int) -> None:
-        """Every batch size once: engines prepare each shape when it first comes."""
+        """Every batch size once on each network: engines prepare each shape when it first comes."""
         side = self.bundle.preprocess.input_px
-        for count in range(1, most + 1):
-            self.run(np.zeros((count, side, side, 3), np.uint8))
+        for network in networks_of(self.bundle.engine):
+            for count in range(1, most + 1):
+                network.run_squares(np.zeros((count, side, side, 3), np.uint8))
 
     def close(self) -> None:
         """End the process that reads DICOM objects."""
@@ -118,7 +132,9 @@ class Decider:
             return []
         one = found.decisions.embeddings[found.row : found.row + 1]
         ids, labels, distances = (values[0].tolist() for values in self.bundle.exemplars.nearest(one, count))
+        known = self._metadata.of(ids) if self._metadata else [None] * len(ids)
         return [
             {"slice_id": slice_id, "label": self.bundle.classes[label], "distance": distance}
-            for slice_id, label, distance in zip(ids, labels, distances, strict=True)
+            | ({} if facts is None else {"known": facts})
+            for slice_id, label, distance, facts in zip(ids, labels, distances, known, strict=True)
         ]

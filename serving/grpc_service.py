@@ -18,7 +18,8 @@ from serving.metrics import LATENCY, REJECTED, REQUESTS
 from serving.predictor import Predictor
 from serving.rejection import RequestError, invalid
 from serving.tensors import metadata
-from serving.v2 import INPUTS, Request, Tensor, check_shape, facts_of, read_v2, wanted_columns
+from serving.v2 import INPUTS, Request, Tensor, check_shape, read_v2
+from serving.v2_answer import facts_of, wanted_columns
 
 logger = logging.getLogger("scanloop.serving")
 

@@ -2,15 +2,19 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from scanloop.bundle.predict import Bundle
-from serving.asked import Answer, Asked
-from serving.batching import Batcher, Pending
-from serving.deciding import Decider, Found
+from serving.asked import Answer, Asked, Sent
+from serving.batching import Batcher, Pending, Prepared
+from serving.deciding import Decider, Found, Metadata
 from serving.rejection import RequestError
+
+Made = TypeVar("Made")
 
 
 class RetiredError(Exception):
@@ -24,24 +28,25 @@ class Work:
     Attributes:
         batch: Images a forward pass.
         delay_seconds: How long a batch waits to fill up.
-        engines: Forward passes at a time.
+        passes: Forward passes at a time.
         decoders: Images that are decoded at a time.
     """
 
     batch: int
     delay_seconds: float
-    engines: int
+    passes: int
     decoders: int
 
 
 class Loaded:
     """One bundle, with threads of its own: what it is asked for is answered by it alone, whatever comes after it."""
 
-    def __init__(self, bundle: Bundle, work: Work) -> None:
+    def __init__(self, bundle: Bundle, work: Work, metadata: Metadata | None = None) -> None:
         self.bundle = bundle
+        self.half_batch = max(1, work.batch // 2)
         self._decoders = ThreadPoolExecutor(work.decoders, thread_name_prefix="decode")
-        self._decider = Decider(bundle)
-        self._batcher: Batcher[Found] = Batcher(self._decider.run, work.batch, work.delay_seconds, work.engines)
+        self._decider = Decider(bundle, metadata)
+        self._batcher: Batcher[Found] = Batcher(self._decider.run, work.batch, work.delay_seconds, work.passes)
         self._leases, self._retired = 0, False
         self._free = threading.Condition()
         self._decider.warm_up(work.batch)
@@ -54,13 +59,34 @@ class Loaded:
             RetiredError: It answers nothing more.
         """
         pending: Pending[Found] = Pending.of(len(asked.images), asyncio.get_running_loop())
+        with self.lease():
+            self._decoders.submit(self._prepare_all, asked, pending)
+            return await pending.done
+
+    async def run(self, images: Sequence[Prepared]) -> list[Found]:
+        """What the bundle says of images that are prepared; for who holds a lease."""
+        pending: Pending[Found] = Pending.of(len(images), asyncio.get_running_loop())
+        for index, image in enumerate(images):
+            self._batcher.put(image, pending, index)
+        return await pending.done
+
+    async def aside(self, work: Callable[[], Made]) -> Made:
+        """What some work gives, done by a thread that decodes; for who holds a lease."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Keep the bundle at work while the block runs.
+
+        Raises:
+            RetiredError: It answers nothing more.
+        """
         with self._free:
             if self._retired:
                 raise RetiredError
             self._leases += 1
         try:
-            self._decoders.submit(self._prepare_all, asked, pending)
-            return await pending.done
+            yield
         finally:
             with self._free:
                 self._leases -= 1
@@ -92,6 +118,14 @@ class Loaded:
                 pending.fail(error)
                 return
             self._batcher.put(prepared, pending, index)
+
+    def prepare(self, sent: Sent) -> Prepared:
+        """One image as the network takes it.
+
+        Raises:
+            RequestError: It cannot be read, or is beyond a limit.
+        """
+        return self._decider.prepare(sent)
 
     def answer(self, found: Sequence[Found], neighbours: int = 0) -> Answer:
         """A request's answer from what was found."""

@@ -59,7 +59,7 @@ def _load(champion: Champion, server: DrainingServer, reload_seconds: float | No
     try:
         champion.load()
     except ScanloopError as error:
-        logger.critical("%s", error)
+        logger.critical("%s", error, exc_info=error.__cause__)
         server.status = error.exit_code
     except Exception:
         logger.exception("the model could not be loaded")

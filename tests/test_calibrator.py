@@ -143,7 +143,7 @@ def test_a_bundle_from_before_calibrators_and_sets_is_read_as_it_was_meant(tmp_p
     (folder / "conformal.json").unlink()
     seal = read_json(folder / "bundle.json")
     del seal["files"]["conformal.json"]
-    write_json(folder / "bundle.json", seal)
+    write_json(folder / "bundle.json", seal | {"schema_version": 1})
     reseal(folder)
     bundle, images = read_bundle(folder), draw_slices(6, seed=8)
     np.testing.assert_allclose(bundle.predict(images), torch_probabilities(TinyNetwork(), images), rtol=0, atol=1e-6)

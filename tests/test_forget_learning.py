@@ -121,3 +121,17 @@ def test_bundles_are_sealed_again_and_say_how_many_of_what_they_learnt_left(run:
         assert about["counts"] == counts[name]
     proven_manifest(run / "catalog")
     assert read_key(run / "catalog") != read_json(run / "catalog" / "artifact.json")["made_under"]
+
+
+def test_vectors_of_the_patient_leave_what_a_bundle_compares_with(run: Path, tmp_path: Path) -> None:
+    patient, theirs = patient_of(run)
+    before = {name: read_bundle(run / name) for name in ("bundle", "baseline")}
+    forget(run, patient, tmp_path / "key")
+    for name, model in before.items():
+        after = read_bundle(run / name)
+        for was, now in ((model.exemplars, after.exemplars), (model.abstention.familiar, after.abstention.familiar)):
+            kept = ~np.isin(was.slice_ids, theirs)
+            np.testing.assert_array_equal(now.slice_ids, was.slice_ids[kept])
+            np.testing.assert_array_equal(now.vectors, was.vectors[kept])
+        assert len(after.exemplars.slice_ids) < len(model.exemplars.slice_ids)
+        assert after.abstention.threshold == model.abstention.without(theirs).threshold

@@ -129,7 +129,8 @@ def test_five_alike_images_are_shown_with_their_labels_and_that_is_written_down(
     anna = site.enter("anna")
     number = anna.take()["task"]
     assert anna.post(f"/api/tasks/{number}/neighbours").json() == {
-        "labels": ["normal", "pneumonia", "normal", "pneumonia", "normal"]
+        "labels": ["normal", "pneumonia", "normal", "pneumonia", "normal"],
+        "known": [None] * 5,
     }
     for index in range(5):
         assert np.array_equal(pixels(anna, f"/images/{number}/neighbours/{index}"), drawn(index))
@@ -144,7 +145,7 @@ def test_a_task_without_alike_images_or_a_models_word_says_so(site: Site) -> Non
             task.neighbours = task.probabilities = None
     anna = site.enter("anna")
     number = anna.take()["task"]
-    assert anna.post(f"/api/tasks/{number}/neighbours").json() == {"labels": []}
+    assert anna.post(f"/api/tasks/{number}/neighbours").json() == {"labels": [], "known": []}
     assert anna.get(f"/images/{number}/neighbours/0").status_code == 409
     anna.read("normal")
     assert anna.post(f"/api/tasks/{number}/reveal").json()["probabilities"] is None

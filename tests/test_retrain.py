@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from chain import LENIENT, PLAN, PLANS, Chain
@@ -142,3 +143,28 @@ def test_too_few_labelled_groups_of_a_class_are_refused_by_name(
     monkeypatch.setattr(module, "known_rows", few)
     with pytest.raises(TooFewLabelsError, match=r"class 'normal' has 2 labelled.*label at least 3"):
         retrain(PLANS["baseline"][1], **chain.inputs(*LEARNT), output=tmp_path / "bundle")
+
+
+def test_a_label_that_came_after_its_wave_is_not_learnt_from(chain: Chain, tmp_path: Path) -> None:
+    table, manifest = read_table(chain["labels"], "labels.parquet"), read_table(chain["catalog"], "manifest")
+    pool = manifest[(manifest["split"] == "train") & manifest["label"].isna()]["slice_id"]
+    new = pool[~pool.isin(table["slice_id"])].iloc[0]
+    row = table.iloc[:1].assign(slice_id=new, as_of="2026-06-01T00:00:00Z")
+    labels = tmp_path / "labels"
+    write_table(labels, "labels.parquet", pd.concat([table, row], ignore_index=True))
+    write_json(labels / "labels.json", read_json(chain["labels"] / "labels.json"))
+    write_json(labels / "artifact.json", read_json(chain["labels"] / "artifact.json") | {"key": "later"})
+    config = PLANS["bundle"][1].model_copy(update={"finetune_epochs": 0})
+    inputs = chain.inputs("catalog", "encoder", "embeddings", "triage")
+    wave = chain["pseudo_labels"]
+    retrain(config, **inputs, labels=labels, pseudo_labels=wave, output=tmp_path / "bundle")
+    learnt = read_table(tmp_path / "bundle", "learnt.parquet")
+    assert read_json(wave / "certificate.json")["labels_as_of"] == "2026-01-01T00:00:00Z"
+    bought = set(table.dropna(subset="label")["slice_id"])
+    assert bought <= set(learnt.loc[learnt["source"] == "labelled", "slice_id"])
+    assert new not in set(learnt.loc[learnt["source"] == "labelled", "slice_id"])
+    retrain(
+        config, **chain.inputs("catalog", "encoder", "embeddings", "triage"), labels=labels, output=tmp_path / "all"
+    )
+    learnt = read_table(tmp_path / "all", "learnt.parquet")
+    assert new in set(learnt["slice_id"]), "without a wave there is none that it came after"

@@ -198,7 +198,7 @@ def test_a_missing_bundle_is_one_clear_line(tmp_path: Path) -> None:
     command = command_line(tmp_path / "nowhere")
     process = subprocess.run(command, check=False, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
     assert process.returncode == BundleError.exit_code
-    assert "nowhere: no such bundle" in process.stderr
+    assert "nowhere: no bundle lies there" in process.stderr
     assert "Traceback" not in process.stderr
 
 

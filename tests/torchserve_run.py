@@ -1,6 +1,5 @@
 """A real TorchServe with a bundle in it, behind our guard: `with torchserve(bundle, scratch) as run: ...`."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -116,7 +115,7 @@ def _until_ready(guard: subprocess.Popen[bytes], client: httpx.Client, log: Path
 def folder_of(guard: int) -> Path:
     """The private folder of the TorchServe that a guard started."""
     child = next(pid for pid in descendants(guard) if "org.pytorch.serve.ModelServer" in command_of(pid))
-    return Path(os.readlink(f"/proc/{child}/cwd"))
+    return Path(f"/proc/{child}/cwd").readlink()
 
 
 def descendants(pid: int) -> list[int]:

@@ -21,7 +21,8 @@ from serving.batching import Prepared
 from serving.deciding import Decider, Found
 from serving.rejection import RequestError, invalid
 from serving.v1 import answer_v1, read_v1
-from serving.v2 import Request, answer_v2, read_json, read_v2
+from serving.v2 import Request, read_json, read_v2
+from serving.v2_answer import answer_v2
 
 logger = logging.getLogger("scanloop.serving")
 

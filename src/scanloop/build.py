@@ -150,6 +150,11 @@ def read_seconds(artifact: Path) -> float:
     return float(read_json(artifact / RUN)["seconds"])
 
 
+def read_finished(artifact: Path) -> float:
+    """When an artifact was complete, in seconds since 1970 (UTC): a clock's fact, kept outside of its key."""
+    return float(read_json(artifact / RUN)["finished"])
+
+
 def _record(
     kind: str, name: str, module: str, config: Section, inputs: Mapping[str, Path], sources: list[Source]
 ) -> dict[str, Any]:

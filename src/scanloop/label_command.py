@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +14,7 @@ from scanloop import label_errors_command, label_files_command, label_serve_comm
 from scanloop.config import LabelConfig
 from scanloop.errors import ConfigError
 from scanloop.label_options import ConfigOption, StoreOption, opened, section
+from scanloop.point_in_time import moment_of
 
 if TYPE_CHECKING:
     from scanloop.labelling.store import Store
@@ -80,7 +80,7 @@ def export(
     from scanloop.labelling.export import export as export_labels
 
     with opened(store, section(config)) as labels:
-        found = export_labels(labels, output, None if as_of is None else moment(as_of))
+        found = export_labels(labels, output, None if as_of is None else moment_of(as_of))
     typer.echo(f"{output}: {found.answered} images read of {found.queued} asked for, EUR {found.price_eur:.2f}")
 
 
@@ -206,15 +206,6 @@ def euros(text: str) -> Decimal:
         return Decimal(text)
     except InvalidOperation as error:
         raise ConfigError(f"{text!r} is no amount of euros; write for example 1500.00") from error
-
-
-def moment(text: str) -> datetime:
-    """A time that was typed; without a zone it is in UTC."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"{text!r} is no time; write for example 2026-03-31T12:00:00Z") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _of_limit(count: int, limit: int | None) -> str:

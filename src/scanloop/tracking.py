@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,11 @@ class Registry:
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._name = name
         self._location = artifacts.absolute().as_uri() if artifacts else None
-        self._experiment = self._experiment_of(name)
+
+    @cached_property
+    def _experiment(self) -> str:
+        """Made when something is written: who only asks leaves nothing behind."""
+        return self._experiment_of(self._name)
 
     @classmethod
     def local(cls, folder: Path, name: str) -> "Registry":
@@ -69,16 +74,22 @@ class Registry:
             for stale in folder.glob(".mlflow.*.db"):
                 stale.unlink()
             unfinished = folder / f".mlflow.{uuid.uuid4().hex}.db"
-            cls(f"sqlite:///{unfinished}", name, folder / "mlartifacts")
+            cls(f"sqlite:///{unfinished}", name, folder / "mlartifacts")._experiment_of(name)
             unfinished.replace(database)
         return cls(f"sqlite:///{database}", name, folder / "mlartifacts")
 
     def champion(self) -> Any | None:
         """Model version under the champion's alias; None without one."""
+        return self.version(CHAMPION)
+
+    def version(self, alias: str | None, number: str | None = None) -> Any | None:
+        """Model version under an alias, or with a number; None where there is none."""
         from mlflow.exceptions import MlflowException
 
         try:
-            return self._client.get_model_version_by_alias(self._name, CHAMPION)
+            if alias is not None:
+                return self._client.get_model_version_by_alias(self._name, alias)
+            return self._client.get_model_version(self._name, str(number))
         except MlflowException as error:
             if error.error_code not in NO_CHAMPION:
                 raise  # a registry that cannot be asked is not one without a champion

@@ -20,7 +20,7 @@ FILE, FAMILIAR = "abstention.json", "familiar.npz"
 
 UNSEEN = (
     "Calibrated on images that the model did not learn from: of further images of the same kind, one a group, at most "
-    "this share is called strange, on average over draws of the calibration."
+    "this share is called strange, with 95 % confidence where enough calibrated (59 at 5 %), else on average."
 )
 LEARNT = (
     "There were too few images that the model did not learn from: calibrated on ones that it did, whose embeddings "
@@ -78,7 +78,12 @@ class Abstention:
         """
         return to_nearest(unit_rows(embeddings), self._reference)
 
-    def reasons(self, probabilities: Float, embeddings: Vectors | None, conformal: Conformal) -> list[str | None]:
+    @property
+    def knows_embeddings(self) -> bool:
+        """Whether there is anything to compare an image with."""
+        return bool(len(self._reference))
+
+    def reasons(self, probabilities: Float, strangeness: Float | None, conformal: Conformal) -> list[str | None]:
         """Why the model abstains from each image: "out_of_distribution", "low_confidence", or None where it does not.
 
         A strange image is called that whatever the probabilities say. Of the others the model abstains where the most
@@ -88,12 +93,12 @@ class Abstention:
 
         Args:
             probabilities: (n, classes), calibrated.
-            embeddings: (n, d) of the same images; None where the network gives none, as that of an old bundle.
+            strangeness: (n,) of the same images; None where the network gives no embeddings, as that of an old bundle.
             conformal: Thresholds of the sets of classes.
         """
         strange = np.zeros(len(probabilities), dtype=bool)
-        if embeddings is not None and math.isfinite(self.threshold):
-            strange = ~(self.strangeness(embeddings) <= self.threshold)  # what is no number is strange
+        if strangeness is not None and math.isfinite(self.threshold):
+            strange = ~(strangeness <= self.threshold)  # what is no number is strange
         unsure = self._unsure(probabilities, conformal)
         return [
             OUT_OF_DISTRIBUTION if is_strange else LOW_CONFIDENCE if is_unsure else None
@@ -127,10 +132,10 @@ class Abstention:
     def _unsure(self, probabilities: Float, conformal: Conformal) -> npt.NDArray[np.bool_]:
         if self.least_confidence is not None:
             return ~np.asarray(probabilities.max(axis=1) >= self.least_confidence)
-        inside: npt.NDArray[np.bool_] = conformal.sets(probabilities) & (np.array(conformal.thresholds) > 0)
+        inside = conformal.sets(probabilities)
+        inside[:, np.array(conformal.thresholds) <= 0] = False
         inside[np.arange(len(probabilities)), probabilities.argmax(axis=1)] = False
-        found: npt.NDArray[np.bool_] = inside.any(axis=1)
-        return found
+        return np.asarray(inside.any(axis=1))
 
 
 def fit_abstention(

@@ -1,5 +1,6 @@
 """The model card (Mitchell et al. 2019, arXiv:1810.03993): its use, its training data, its limits."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ _CARD = """\
 - Output: calibrated probabilities of {classes}; the positive class is `{positive_class}`.
 - Calibration: {method}, fitted on {n} images of {groups} groups.{before_after}
 - Sets of classes: {sets}
+- Labels: {points}
+- Abstention: {abstention}
 - Training data: digest `{data_digest}`.
 
 ## Intended use
@@ -38,14 +41,15 @@ and near-copies). Intervals resample groups, not images.
 {metrics}
 ## Ethical considerations
 Labels come from few readers and carry their mistakes; a network can also learn marks of a scanner or a site in place of
-a finding. The training images stay where they were; the bundle holds {references}, to check the engine that runs it:
-treat the bundle with the care that the images need.
+a finding. The training images stay where they were; the bundle holds {references}, to check the engine that runs it,
+and ids and embeddings of labelled and familiar ones: treat the bundle with the care that the images need.
 
 ## Caveats and recommendations
 - A probability is calibrated for images like those it was fitted on. Watch the drift report, and calibrate again after
   a shift.
 - {smallest}
-- An image that shows none of the classes still gets one of them, sometimes with high confidence.
+- An image that shows none of the classes still has probabilities, sometimes high ones: heed the abstention. It tells
+  what is unlike the archive as a whole; a rare finding in an image of the archive's kind may pass for familiar.
 """
 
 
@@ -60,6 +64,8 @@ def model_card(facts: BundleFacts) -> str:
         method=facts.calibration.method,
         before_after=_before_after(facts.calibration),
         sets=_sets(facts),
+        points=_points(facts),
+        abstention=_abstention(facts),
         n=facts.calibration.n,
         groups=facts.calibration.groups,
         data_digest=facts.data_digest,
@@ -101,6 +107,33 @@ def _sets(facts: BundleFacts) -> str:
     )
     aim = f"{1 - conformal.alpha:.0%} of {'each class' if conformal.per_class else 'all images'}"
     return f"made to hold the true class of {aim}. A class is in the set {thresholds}. {conformal.guarantee}"
+
+
+def _points(facts: BundleFacts) -> str:
+    def words(name: str, threshold: float | None) -> str:
+        return f"`{name}`: " + (
+            "the most probable class" if threshold is None else f"`{facts.positive_class}` from {threshold:.3g}"
+        )
+
+    points = facts.points
+    listed = "; ".join(words(*point) for point in points.thresholds.items())
+    chosen = "" if len(points.thresholds) == 1 else f" Thresholds were chosen out of fold on {points.chosen_n} images."
+    return f"{listed}. `{points.default}` is the default.{chosen}"
+
+
+def _abstention(facts: BundleFacts) -> str:
+    rule = facts.abstention
+    if not math.isfinite(rule.threshold):
+        strange = "no image is called out of distribution, for want of images to calibrate that."
+    else:
+        strange = (
+            f"an image is out of distribution where it is unlike the archive's images, at most "
+            f"{rule.strange_share:.0%} of further ones of their kind. {rule.guarantee}"
+        )
+    unsure = "the set of classes holds another class than the most probable one"
+    if rule.least_confidence is not None:
+        unsure = f"the most probable class has less than {rule.least_confidence:.3g}"
+    return f"{strange} Confidence is low where {unsure}."
 
 
 def _counts(facts: BundleFacts) -> str:

@@ -74,13 +74,20 @@ def new_exemplars(slice_ids: Any, labels: Labels, embeddings: Vectors) -> Exempl
     return Exemplars(np.asarray(slice_ids, dtype=str)[order], np.asarray(labels, np.int64)[order], vectors[order])
 
 
-def exemplars_from(payload: bytes) -> Exemplars:
+def exemplars_from(payload: bytes, classes: int | None = None) -> Exemplars:
     """Exemplars in the content of `exemplars.npz`.
 
+    Args:
+        payload: The content.
+        classes: How many there are; labels are not looked at when not given.
+
     Raises:
-        BundleError: It holds none that this version understands.
+        BundleError: It holds none that this version understands, or a label is no class.
     """
-    return Exemplars(*from_npz(payload, {"slice_ids": "U", "labels": "i", "embeddings": "f"}))
+    found = Exemplars(*from_npz(payload, {"slice_ids": "U", "labels": "i", "embeddings": "f"}))
+    if classes is not None and not ((found.labels >= 0) & (found.labels < classes)).all():
+        raise BundleError(f"{FILE}: the exemplars have a label that is none of the {classes} classes")
+    return found
 
 
 def no_exemplars() -> Exemplars:

@@ -1,6 +1,6 @@
 """A bundle in memory: images in, calibrated probabilities out, through the engine that it was read with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ class Bundle:
         points: From probabilities to labels.
         abstention: When the model leaves an image to a reader.
         exemplars: Labelled images that an answer can be compared with.
+        gates: How far a probability may be from the training's, by the precision of the engine.
     """
 
     classes: tuple[str, ...]
@@ -54,6 +55,7 @@ class Bundle:
     points: OperatingPoints
     abstention: Abstention
     exemplars: Exemplars
+    gates: Mapping[str, float]
 
     def predict(self, images: Sequence[Image], batch_size: int = 32) -> Float:
         """Calibrated probabilities of slices.

@@ -13,9 +13,10 @@ from scanloop.bundle import abstention, exemplars, points
 from scanloop.bundle.engines.choice import Wanted, choose
 from scanloop.bundle.engines.engine import Engine, Material
 from scanloop.bundle.predict import Bundle
-from scanloop.bundle.reference import GATES, check_reference
+from scanloop.bundle.reference import GATES, check_reference, squares_in
 from scanloop.calibration.calibrator import calibrator_from
 from scanloop.calibration.conformal import conformal_from, no_conformal
+from scanloop.cores import usable_cores
 from scanloop.embedding.preprocess import preprocess_from
 from scanloop.errors import ArtifactError, BundleError, ConfigError
 
@@ -72,6 +73,15 @@ def read_learnt(path: Path) -> pd.DataFrame:
     return learnt
 
 
+def check_files(path: Path) -> None:
+    """Return if every file of a bundle is as its seal promises; the network is not run.
+
+    Raises:
+        BundleError: One is missing or changed; the message names it.
+    """
+    _read_files(path)
+
+
 def _read_files(path: Path) -> Mapping[str, bytes]:
     """Every file of a bundle by name, each with the digest that `bundle.json` promises."""
     if not path.is_dir():
@@ -106,7 +116,15 @@ def _assemble(files: Mapping[str, bytes], wanted: Wanted) -> Bundle:
     )
     count, about = len(classes["classes"]), json.loads(files["bundle.json"])
     prepare, calibrator = preprocess_from(preprocess), calibrator_from(calibration, count)
-    material = Material(files["model.onnx"], files["model.safetensors"], str(about["encoder"]), prepare, wanted.threads)
+    material = Material(
+        onnx=files["model.onnx"],
+        weights=files["model.safetensors"],
+        encoder=str(about["encoder"]),
+        preprocess=prepare,
+        threads=max(1, (wanted.threads or usable_cores()) // wanted.passes),
+        passes=wanted.passes,
+        sample=squares_in(files["reference.npz"]),
+    )
     gates = GATES | about.get("gates", {})
 
     def check(engine: Engine) -> None:
@@ -123,6 +141,7 @@ def _assemble(files: Mapping[str, bytes], wanted: Wanted) -> Bundle:
         digest=hashlib.sha256(files["bundle.json"]).hexdigest(),
         about=about,
         engine=choose(material, wanted, check),
+        gates=gates,
         **beside,
     )
 
@@ -135,5 +154,5 @@ def _beside(files: Mapping[str, bytes], classes: list[str], positive: str) -> di
     return {
         "points": points.points_from(json.loads(files[points.FILE]), len(classes)),
         "abstention": abstention.abstention_from(json.loads(files[abstention.FILE]), files[abstention.FAMILIAR]),
-        "exemplars": exemplars.exemplars_from(files[exemplars.FILE]),
+        "exemplars": exemplars.exemplars_from(files[exemplars.FILE], len(classes)),
     }

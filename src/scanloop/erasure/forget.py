@@ -175,6 +175,7 @@ def _erase(run: Path, plan: Plan) -> None:
     facts = slices.count_again(catalog, subject)
     for bundle in models.bundles(run):
         models.erase_from_bundle(bundle, frozenset(plan.squares))
+        models.erase_vectors(bundle, subject.slice_ids)
         models.seal_again(bundle)
     for artifact in records.artifacts_in(run):
         records.describe_again(artifact)

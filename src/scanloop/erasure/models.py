@@ -1,7 +1,7 @@
 """Take a patient out of model bundles, and say which models learnt from them: weights are made anew, not erased."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from scanloop.archive.shards import iterate_shards
 from scanloop.artifacts import read_json, read_table, write_bytes, write_json
+from scanloop.bundle import abstention, exemplars
 from scanloop.bundle.engines.onnx_engine import OnnxEngine
 from scanloop.bundle.reference import to_npz
 from scanloop.calibration.calibrator import calibrator_from
@@ -56,6 +57,26 @@ def erase_from_bundle(bundle: Path, erased: frozenset[str]) -> bool:
     expected[hit] = calibrator(engine.run_squares(squares[hit]).logits)
     write_bytes(bundle / "reference.npz", to_npz(squares, expected))
     return True
+
+
+def erase_vectors(bundle: Path, slice_ids: Collection[str]) -> None:
+    """Take the patient's images out of a bundle's exemplars, and out of what is familiar to its model.
+
+    The threshold of strangeness is then that of the images that are left.
+
+    Args:
+        bundle: Model directory; of version 1 it holds no vectors.
+        slice_ids: The patient's.
+    """
+    if not (bundle / abstention.FILE).exists():
+        return
+    shown = exemplars.exemplars_from((bundle / exemplars.FILE).read_bytes())
+    write_bytes(bundle / exemplars.FILE, shown.without(slice_ids).to_npz())
+    rule = abstention.abstention_from(
+        read_json(bundle / abstention.FILE), (bundle / abstention.FAMILIAR).read_bytes()
+    ).without(slice_ids)
+    write_bytes(bundle / abstention.FAMILIAR, rule.familiar.to_npz())
+    write_json(bundle / abstention.FILE, rule.as_json())
 
 
 def seal_again(bundle: Path) -> None:

@@ -40,8 +40,8 @@ def image_of(store: Store, reader: str, task: int) -> str:
     return str(about.slice_id)
 
 
-def labels_of_neighbours(store: Store, reader: str, task: int) -> list[str]:
-    """Labels of the labelled images that are most alike, nearest first.
+def alike_images(store: Store, reader: str, task: int) -> list[tuple[str, str]]:
+    """Slice id and label of the labelled images that are most alike, nearest first.
 
     Raises:
         LeaseError: The task is not theirs to see.
@@ -52,7 +52,7 @@ def labels_of_neighbours(store: Store, reader: str, task: int) -> list[str]:
         about = _about(session, reader, task, now)
         found = about.neighbours or []
         record(session, now, "neighbours", reader=who, task=task, wave=about.wave_id, shown=len(found))
-    return [str(label) for _, label in found]
+    return [(str(slice_id), str(label)) for slice_id, label in found]
 
 
 def neighbour_of(store: Store, reader: str, task: int, index: int) -> str:

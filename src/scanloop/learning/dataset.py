@@ -1,5 +1,6 @@
 """What may be learnt from: labelled rows and the pool of the training part, never a held-out group."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from scanloop.archive.splits import assert_no_leakage
-from scanloop.artifacts import read_table
+from scanloop.artifacts import read_json, read_table
 from scanloop.embedding.cache import Embeddings
 from scanloop.errors import ArtifactError, TooFewLabelsError
+from scanloop.point_in_time import BEFORE_ANY, known_at
 from scanloop.types import Groups, Half, Labels
+
+logger = logging.getLogger("scanloop")
 
 TRAIN, AUDIT, CONTROL = "train", "audit", "control"
 """Purposes of a bought label: of an image that was chosen, of one that was drawn at random to judge the machine, and of
@@ -85,10 +89,27 @@ class Pool:
         return self.take(~np.isin(self.groups, groups))
 
 
-def answers(labels: Path, pushed_out: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `labels.parquet` that may be learnt from: an answer to an image that `triage` pushed out may not."""
-    bought = read_table(labels, "labels.parquet")
+def answers(labels: Path, pushed_out: pd.DataFrame, until: str | None = None) -> pd.DataFrame:
+    """Rows of `labels.parquet` that may be learnt from, as they were known at a time; None: all.
+
+    An answer to an image that `triage` pushed out may not.
+    """
+    everything = read_table(labels, "labels.parquet")
+    bought = known_at(everything, until)
+    if later := len(everything) - len(bought):
+        logger.info("%d labels came after %s, or do not say when: they count from the next wave on", later, until)
     return bought[~bought["slice_id"].isin(set(pushed_out["slice_id"]))].reset_index(drop=True)
+
+
+def labels_end(pseudo_labels: Path | None) -> str | None:
+    """Time of the newest label that a wave of pseudo-labels learnt from; None where there is no wave.
+
+    A label that came later could tell of the images that the wave was certified on; it counts from the next wave on.
+    """
+    facts = {} if pseudo_labels is None else read_json(pseudo_labels / "certificate.json")
+    if "labels_as_of" not in facts:  # older versions did not say
+        return None
+    return facts["labels_as_of"] or BEFORE_ANY
 
 
 def known_rows(

@@ -27,6 +27,7 @@ from scanloop.learning.dataset import (
 from scanloop.learning.heads import TunedHead
 from scanloop.learning.promotion import Promotion
 from scanloop.learning.teaching import Teaching, teach
+from scanloop.point_in_time import newest
 from scanloop.provenance import digest
 
 
@@ -88,7 +89,8 @@ def pseudo_label(
     everything = pd.concat([frame, rest], ignore_index=True)
     table = read_table(catalog, "sources.parquet", ["slice_id", "uri"]).merge(everything, on="slice_id", how="inner")
     write_table(output, "pseudo_labels.parquet", table)
-    counts = {
+    counts: dict[str, Any] = {
+        "labels_as_of": newest(read_table(labels, "labels.parquet", ["as_of"])),
         "labelled": int((~audited).sum()),
         "audited": int(audited.sum()),
         "pool": len(pool.slice_ids),

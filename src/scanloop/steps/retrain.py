@@ -17,7 +17,7 @@ from scanloop.embedding.cache import Embeddings, read_embeddings
 from scanloop.embedding.encoders import read_encoder
 from scanloop.evaluation.comparison import Holdout, metric_intervals
 from scanloop.evaluation.intervals import Resampling
-from scanloop.learning.dataset import LEAST_GROUPS_TRIED, Known, Pool, answers, known_rows, require_classes
+from scanloop.learning.dataset import LEAST_GROUPS_TRIED, Known, Pool, answers, known_rows, labels_end, require_classes
 from scanloop.learning.describing import Shown, describe
 from scanloop.learning.familiar import become_familiar
 from scanloop.learning.honest import Honest, check_given_prior, make_honest
@@ -72,7 +72,7 @@ def retrain(
         encoder: Artifact of `pretrain`.
         embeddings: Artifact of `embed`.
         triage: Artifact of `triage`: nothing is learnt from the images that it pushed out.
-        labels: Labels bought since.
+        labels: Labels bought since; with pseudo-labels those alone that came no later than what these learnt from.
         pseudo_labels: Artifact of `pseudo_label`; without it, the training is supervised.
         output: Directory for the bundle.
 
@@ -87,7 +87,7 @@ def retrain(
     check_given_prior(config, facts["classes"])
     check_default_point(config.operating_points, facts["classes"])
     pushed_out = read_table(triage, "pushed_out.parquet")
-    bought = answers(labels, pushed_out)
+    bought = answers(labels, pushed_out, labels_end(pseudo_labels))
     known = known_rows(manifest, bought, facts["classes"], vectors, "train")
     require_classes(known, facts["classes"], LEAST_GROUPS_TRIED)
     pool, targets, recipe = _taught(pseudo_labels, pushed_out, manifest, vectors, facts["classes"])

@@ -1,6 +1,6 @@
 """What a reader's page asks for: the next task, its image, to write an answer down, to take it back."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from scanloop.labelling.app.guards import Me, Page
 from scanloop.labelling.app.reasons import reason_of
-from scanloop.labelling.looking import image_of, labels_of_neighbours, neighbour_of, reveal
+from scanloop.labelling.looking import alike_images, image_of, neighbour_of, reveal
 from scanloop.labelling.progress import pace
 from scanloop.labelling.reading import MOST_HELD, Handed, NoTask, answer, next_task, release, withdraw
 from scanloop.labelling.settling import LARGEST_NUMBER
@@ -83,10 +83,19 @@ class Far(BaseModel):
     last_ten_minutes: int
 
 
+class Known(BaseModel):
+    """What the feature repository knows of an image: whence its label, its cluster, the wave that it was last in."""
+
+    source: Literal["given", "read"] | None
+    cluster: int | None
+    wave: int | None
+
+
 class Neighbours(BaseModel):
     """Labels of the labelled images that are most alike; they stand at /images/{task}/neighbours/{0, 1, ...}."""
 
     labels: list[str]
+    known: list[Known | None]
 
 
 class Word(BaseModel):
@@ -140,7 +149,17 @@ def give_back(me: Me, page: Page, task: TaskNumber) -> None:
 @router.post("/api/tasks/{task}/neighbours")
 def show_neighbours(me: Me, page: Page, task: TaskNumber) -> Neighbours:
     """Labels of the images that are most alike; that they were looked at is written down."""
-    return Neighbours(labels=labels_of_neighbours(page.store, me.reader, task))
+    alike = alike_images(page.store, me.reader, task)
+    found = page.known_of([slice_id for slice_id, _ in alike])
+    return Neighbours(
+        labels=[label for _, label in alike],
+        known=[None if one is None else _known(one, label) for (_, label), one in zip(alike, found, strict=True)],
+    )
+
+
+def _known(found: dict[str, Any], label: str) -> Known:
+    source = found["label_source"] if found["label"] == label else None  # of another label since the wave was published
+    return Known(source=source, cluster=found["cluster"], wave=found["wave"])
 
 
 @router.post("/api/tasks/{task}/reveal")

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from sqlalchemy import select
 
 from scanloop.errors import ConfigError
+from scanloop.features.online import OnlineMetadata
 from scanloop.labelling.agreement import Agreement, measure_agreement
 from scanloop.labelling.app.pictures import Pictures
 from scanloop.labelling.app.rates import Buckets
@@ -111,6 +112,7 @@ class Service:
         agreement: How readers agree, and how many readings each gave within the hour; counted every ten seconds.
         sessions: Whose sessions these are.
         lifetime: Of sessions.
+        metadata: Looks up what the feature repository knows; None where the settings name none.
     """
 
     store: Store
@@ -124,6 +126,15 @@ class Service:
     agreement: Lately[tuple[Agreement, dict[str, int]]]
     sessions: Sessions
     lifetime: Lifetime
+    metadata: OnlineMetadata | None
+
+    def known_of(self, slice_ids: list[str]) -> list[dict[str, Any] | None]:
+        """What the feature repository knows of each image; nothing where there is none, or it does not answer."""
+        try:
+            return [None] * len(slice_ids) if self.metadata is None else self.metadata.of(slice_ids)
+        except Exception:  # Feast's and a database's own; the page reads on without
+            logger.exception("the feature repository does not answer")
+            return [None] * len(slice_ids)
 
 
 def make_service(store: Store, settings: PageSettings) -> Service:
@@ -131,7 +142,8 @@ def make_service(store: Store, settings: PageSettings) -> Service:
 
     Raises:
         ArtifactError: A catalog is none.
-        ConfigError: The open wave asks for images of which no catalog holds one.
+        ConfigError: The open wave asks for images of which no catalog holds one, or there is no feature repository
+            where the settings name one.
     """
     pictures = Pictures(settings.catalogs, settings.image_cache_mib * 2**20)
     _check_catalogs(store, pictures)
@@ -148,6 +160,7 @@ def make_service(store: Store, settings: PageSettings) -> Service:
         agreement=Lately(lambda: (measure_agreement(store), last_hour(store)), AGREED_SECONDS),
         sessions=Sessions(store, lifetime),
         lifetime=lifetime,
+        metadata=None if settings.features is None else OnlineMetadata(settings.features),
     )
 
 

@@ -40,6 +40,7 @@ class PageSettings(BaseModel):
     image_cache_mib: int = Field(64, ge=0, le=65_536, description="Images kept in memory")
     probabilities_before_answer: bool = Field(False, description="Whether readers may see the model's word beforehand")
     guidelines: Path | None = Field(None, description="Annotation guidelines in Markdown")
+    features: Path | None = Field(None, description="Feature repository: what else is known of alike images")
     title: str = Field("scanloop", max_length=60, description="What the page is called")
 
     @model_validator(mode="after")

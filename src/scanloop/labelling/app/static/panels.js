@@ -50,15 +50,25 @@ export function closePanels() {
 
 export const closeNeighbours = () => open(one("#neighbours"), false);
 
+/** What the feature repository knows of an image, in words. */
+function told({ source, cluster, wave }) {
+  const parts = [];
+  if (source !== null) parts.push(source === "given" ? say("neighbours", "given") : say("neighbours", "read"));
+  if (cluster !== null) parts.push(say("neighbours", "cluster", { cluster }));
+  if (wave !== null) parts.push(say("neighbours", "wave", { wave }));
+  return parts.join(" · ");
+}
+
 export async function toggleNeighbours(task) {
   const panel = one("#neighbours");
   if (!panel.hidden || task === undefined) return open(panel, false);
-  const { labels } = await post(`/api/tasks/${task}/neighbours`);
+  const { labels, known } = await post(`/api/tasks/${task}/neighbours`);
   const pictures = labels.map((label, index) => {
     const figure = element("figure");
     const alt = say("neighbours", "alt", { number: index + 1, label });
     figure.append(element("img", undefined, { src: `/images/${task}/neighbours/${index}`, alt }));
     figure.append(element("figcaption", say("neighbours", "caption", { label })));
+    if (known[index]) figure.append(element("figcaption", told(known[index]), { class: "known" }));
     return figure;
   });
   const place = panel.querySelector(".pictures");
