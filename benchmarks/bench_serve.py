@@ -7,7 +7,7 @@ clients, one after the other, with all other servers stopped; the generator is w
 latency are medians over rounds, and so are their ratios to the plain server's in the same round. What the server itself
 costs is its processor time a request, less that of decoding a JPEG and of the network at the batch that was served,
 both measured in this process in the same round, on as many threads. `--lock FILE` holds a lock while it measures, for
-a machine that is shared. `--torchserve HOST` measures a TorchServe started with our handler as well.
+a machine that is shared. `--torchserve ENGINE...` measures TorchServe with our handler and batches of 8 as well.
 """
 
 import argparse
@@ -55,6 +55,17 @@ def variants(bundle: Path, wanted: Sequence[str], options: Sequence[str]) -> lis
         chosen = ["--engine", engine, "--precision", precision, *options]
         found.append(Variant(name, [*ours, *chosen], "/v1/models/scanloop:predict", "/v2/models/scanloop/ready"))
     return found
+
+
+def torchserve_variant(bundle: Path, name: str, folder: Path, workers: int = 2) -> Variant:
+    """TorchServe with our handler, batches of 8 and a worker a core, behind the guard."""
+    from scanloop.bundle.torchserve import Settings, export
+
+    engine, precision = ENGINES[name]
+    exported = folder / f"torchserve-{engine}-{precision}"
+    export(bundle, Settings(engine=engine, precision=precision, workers=workers, delay_ms=1), exported)
+    command = [sys.executable, "-m", "serving.torchserve", "--store", str(exported), "--port", "{port}"]
+    return Variant(f"torchserve {name}", command, "/v1/models/scanloop:predict", "/v2/models/scanloop/ready")
 
 
 class InProcess:
@@ -174,6 +185,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--warm-seconds", type=int, default=2, help="before each window")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 16, 32])
     parser.add_argument("--engines", nargs="+", default=[name for name in ENGINES if "int8" not in name])
+    parser.add_argument("--torchserve", nargs="*", choices=ENGINES, default=[], help="TorchServe with these engines")
     parser.add_argument("--options", default="--threads 1 --engines 2", help="of our server, in one text")
     parser.add_argument("--bundle", type=Path, help="a bundle at hand; else one is written")
     parser.add_argument("--lock", type=Path, help="held while a window is measured")
@@ -190,6 +202,7 @@ def main() -> None:
         bundle = arguments.bundle or write_resnet_bundle(folder / "bundle")
         script = write_script(folder / "load.lua", files)
         chosen = variants(bundle, arguments.engines, arguments.options.split())
+        chosen += [torchserve_variant(bundle, name, folder) for name in arguments.torchserve]
         inside = InProcess(bundle, files, arguments.engines, os.cpu_count() or 1)
         servers = [stack.enter_context(running(one, folder)) for one in chosen]
         records = measure(servers, arguments, script, inside)

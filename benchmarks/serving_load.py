@@ -15,7 +15,7 @@ import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,8 @@ class Running:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all its processes."""
         for one in self.processes():
-            os.kill(one, number)
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                os.kill(one, number)
 
     def batches(self) -> tuple[float, float]:
         """Images and batches so far, as its metrics count them; zeros where they do not."""

@@ -60,17 +60,23 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     process = TorchServe(store, archived.settings)
     try:
         backend = Backend(process, archived, timeout_seconds, start_seconds)
-        status = asyncio.run(_run(backend, archived, listening, queue, timeout_seconds))
+        server = _server(backend, archived, listening, queue, timeout_seconds)
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(_run(server, backend))
     finally:
         process.stop()
-    raise typer.Exit(status)
+    raise typer.Exit(server.status)
 
 
-async def _run(backend: Backend, archived: Archived, listening: Listening, queue: int, read_seconds: float) -> int:
+def _server(
+    backend: Backend, archived: Archived, listening: Listening, queue: int, read_seconds: float
+) -> DrainingServer:
     most = int(archived.settings["max_request_size"])
     proxy = Proxy(backend, Admission(queue, max(4, queue // 8) * most), archived, most, read_seconds)
-    server = DrainingServer(Guard(proxy.application(), listening.token, most, archived.name), backend, listening)
+    return DrainingServer(Guard(proxy.application(), listening.token, most, archived.name), backend, listening)
 
+
+async def _run(server: DrainingServer, backend: Backend) -> None:
     async def watch() -> None:
         await backend.watch()
         server.status, server.should_exit = 1, True
@@ -82,7 +88,6 @@ async def _run(backend: Backend, archived: Archived, listening: Listening, queue
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
-    return server.status
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -126,8 +126,8 @@ class Backend:
                 try:
                     await self._look()
                 except (aiohttp.ClientError, TimeoutError) as error:
-                    logger.info("TorchServe does not answer yet: %s", error)
-                    self._alive = frozenset()
+                    logger.info("TorchServe does not answer: %s", str(error) or type(error).__name__)
+                    self._alive = _living(int(name.partition(":")[0]) for name in self._alive) & self._alive
                 if self.works:
                     worked = time.monotonic()
                 elif time.monotonic() - worked > self._start_seconds:
@@ -175,7 +175,7 @@ class Backend:
         assert self._keys is not None
         (described,) = orjson.loads(await self._manage(f"/models/{self._archived.name}", self._keys.management))
         pids = [worker["pid"] for worker in described["workers"] if worker["status"] == "READY"]
-        return frozenset(filter(None, map(process_identity, pids)))
+        return _living(pids)
 
     async def _canary(self, alive: frozenset[str]) -> None:
         """A prediction of a black image, by the very bundle that is in the archive."""
@@ -197,6 +197,11 @@ class Backend:
             logger.critical("TorchServe serves another bundle than the archive holds")
         else:
             self._proven = alive
+
+
+def _living(pids: Iterable[int]) -> frozenset[str]:
+    """Names of those processes that live; no later process shares them."""
+    return frozenset(filter(None, map(process_identity, pids)))
 
 
 def _unavailable(reason: str, detail: str) -> RequestError:
