@@ -141,8 +141,9 @@ class Running:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all its processes."""
-        for one in self.processes():
-            os.kill(one, number)
+        if self.process.poll() is None:
+            for one in self.processes():
+                os.kill(one, number)
 
     def batches(self) -> tuple[float, float]:
         """Images and batches so far, as its metrics count them; zeros where they do not."""
