@@ -33,6 +33,8 @@ CONFIDENCE = Histogram(
 
 ABSTENTIONS = Counter("scanloop_abstentions", "Images that were left to a reader, by reason.", ["reason"])
 
+EXPLAINED = Counter("scanloop_explained_images", "Images whose heat map was made, each of 64 forward passes.")
+
 REJECTED = Counter("scanloop_rejected_requests", "Requests answered with a 4xx or 503, by reason.", ["reason"])
 
 RELOADS = Counter("scanloop_reloads", "New models that were put in place, or were not, by outcome.", ["outcome"])

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from serving.admission import Admission
 from serving.asked import Answer, Asked
 from serving.champion import Champion
-from serving.loaded import Found, Loaded, RetiredError
+from serving.deciding import Found
+from serving.explaining import Explainer
+from serving.loaded import Loaded, RetiredError
 from serving.metrics import count
 from serving.rejection import RequestError
 
@@ -47,6 +49,7 @@ class Predictor:
         self, champion: Champion, admission: Admission, limits: Limits, observe: Observe | None = None
     ) -> None:
         self.champion, self.admission, self.limits, self._observe = champion, admission, limits, observe
+        self._explainer = Explainer()
 
     async def answer(self, asked: Asked) -> Answer:
         """What the champion says of a request's images.
@@ -57,8 +60,9 @@ class Predictor:
         images = len(asked.images)
         self.admission.take_images(images)
         try:
-            async with asyncio.timeout(self.limits.answer_seconds):
-                answer = await self._answer(asked)
+            with self._explainer.admitted(asked):
+                async with asyncio.timeout(self.limits.answer_seconds):
+                    answer = await self._answer(asked)
         except TimeoutError as error:
             seconds = self.admission.seconds_to_wait()
             detail = f"no answer within {self.limits.answer_seconds:g} s; come back in {seconds} s"
@@ -73,9 +77,26 @@ class Predictor:
         while True:
             loaded = self.champion.loaded()
             try:
-                found = await loaded.find(asked)
+                found, heat_maps = await self._find(loaded, asked)
             except RetiredError:  # replaced since; the one in its place answers
                 continue
             if self._observe is not None:
                 self._observe(loaded, asked, found)
-            return loaded.answer(found, asked.neighbours)
+            answer = loaded.answer(found) if not asked.neighbours else await self._compared(loaded, found, asked)
+            if not asked.explain:
+                return answer
+            rows = [replace(row, heat_map=png) for row, png in zip(answer.rows, heat_maps, strict=True)]
+            return replace(answer, rows=rows)
+
+    @staticmethod
+    async def _compared(loaded: Loaded, found: list[Found], asked: Asked) -> Answer:
+        """An answer with neighbours: a search among thousands, and perhaps a look into a store."""
+        return await asyncio.to_thread(loaded.answer, found, asked.neighbours)
+
+    async def _find(self, loaded: Loaded, asked: Asked) -> tuple[list[Found], list[bytes | None]]:
+        """What is said of each image, and its heat map where they are asked for."""
+        if not asked.explain:
+            return await loaded.find(asked), []
+        with loaded.lease():
+            found = await loaded.find(asked)
+            return found, await self._explainer.heat_maps(loaded, asked, found)

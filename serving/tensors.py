@@ -20,8 +20,10 @@ DATATYPES = {
     "neighbour_labels": "BYTES",
     "neighbour_distances": "FP64",
     "heat_map": "BYTES",
+    "fault": "BYTES",
 }
-"""Outputs in their order. Those of neighbours and the heat map come where a request asks for them."""
+"""Outputs in their order. Those of neighbours and the heat map come where a request asks for them, faults where there
+are any."""
 
 ALWAYS = 6
 
@@ -99,6 +101,8 @@ def columns_of(answer: Answer) -> list[Column]:
             found.append((name, values.reshape(len(rows), most)))
     if any(row.heat_map is not None for row in rows):
         found.append(("heat_map", _objects([row.heat_map or b"" for row in rows])))
+    if any(row.fault is not None for row in rows):
+        found.append(("fault", _objects([row.fault or "" for row in rows])))
     return [Column(name, values) for name, values in found]
 
 

@@ -14,12 +14,15 @@ from scanloop import (
     __version__,
     external_command,
     forget_command,
+    predict_command,
+    score_command,
     study_command,
     unpromote_command,
 )
 from scanloop.config import STEPS
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError
+from scanloop.export_command import export
 from scanloop.features_command import features
 from scanloop.label_command import label
 from scanloop.plan_command import EXAMPLES, help_text, plan
@@ -113,11 +116,14 @@ for _step in STEPS:
 
 app.add_typer(storage, name="storage")
 app.add_typer(label, name="label")
+app.add_typer(export, name="export")
 app.add_typer(features, name="features")
 app.command("plan", help=help_text(), epilog=EXAMPLES)(plan)
 app.command("search", epilog=SEARCH_EXAMPLES)(search)
 app.command("forget", help=forget_command.HELP, epilog=forget_command.EXAMPLES)(forget_command.forget)
 app.command("unpromote", help=unpromote_command.HELP, epilog=unpromote_command.EXAMPLES)(unpromote_command.unpromote)
+app.command("predict", help=predict_command.HELP, epilog=predict_command.EXAMPLES)(predict_command.predict)
+app.command("score", help=score_command.HELP, epilog=score_command.EXAMPLES)(score_command.score_images)
 app.command("study", help=study_command.HELP, epilog=study_command.EXAMPLES)(study_command.study)
 app.command("validate-external", help=external_command.HELP, epilog=external_command.EXAMPLES)(
     external_command.validate_external

@@ -15,6 +15,7 @@ ScanloopError
 ├── StorageError          an object cannot be listed, read or written
 │   └── ObjectGoneError   the object was there when it was listed, and is gone or another one now
 ├── ErasureError          a patient is not here to be erased, or traces are left
+├── ServiceError          a model server is not there, or refuses
 ├── CollapseError         a training went wrong: the encoder tells no slices apart, or its loss is no number
 └── LabellingError        a wave, a reading or a label store is refused
     ├── LeaseError        the task is not in this reader's hands, or not any longer
@@ -149,3 +150,9 @@ class LeaseError(LabellingError):
 
 class RoleError(LabellingError):
     """The reader is unknown, or their role does not allow what was asked."""
+
+
+class ServiceError(ScanloopError):
+    """A model server cannot be reached, does not let us in, or is none. The message holds no token."""
+
+    exit_code = 15

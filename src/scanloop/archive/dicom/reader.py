@@ -1,4 +1,4 @@
-"""DICOM objects in requests, read in a process of their own: no object can crash or hang the server."""
+"""DICOM objects that come as bytes, read in a process of their own: no object can crash or hang who asks."""
 
 import itertools
 import os
@@ -57,7 +57,7 @@ class DicomReader:
                     raise ImageError("unsupported", f"it has {count} frames, from 0; there is no frame {frame}")
                 brightness, _ = self._process.frame(part, frame or 0)
         except ArchiveError as error:
-            raise ImageError("unsupported", "this server reads no DICOM: it was installed without pydicom") from error
+            raise ImageError("unsupported", "DICOM needs pydicom, which is not installed") from error
         finally:
             os.close(descriptor)
         return shrink_brightness(brightness, self._short_side_px)
