@@ -15,6 +15,7 @@ import PIL.Image
 from served import V1, V2, encode
 
 FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "WEBP", "BMP")
+DEEP = b"[" * 900 + b"]" * 900
 JSON = {"content-type": "application/json"}
 
 
@@ -127,7 +128,7 @@ def broken_json(draw: np.random.Generator) -> Iterator[Sent]:
         for name, body in {
             "deep lists": b"[" * 200_000,
             "deep objects": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
-            "a deep tensor": b'{"inputs":[{"name":"a","shape":[1],"datatype":"FP32","data":' + b"[" * 900 + b"]" * 900 + b"}]}",
+            "a deep tensor": b'{"inputs":[{"name":"a","shape":[1],"datatype":"FP32","data":' + DEEP + b"}]}",
             "many keys": json.dumps({str(key): key for key in range(50_000)}).encode(),
             "not UTF-8": b'{"instances": "\xff\xfe"}',
             "a lone surrogate": b'{"instances": [{"b64": "\\ud800"}]}',
@@ -165,7 +166,9 @@ def lying_tensors(draw: np.random.Generator) -> Iterator[Sent]:
         for datatype in ("FP32", "UINT8", "BYTES", "FP16", "INT64", "", "fp32"):
             yield raw_request("a shape that lies", datatype, shape, values.tobytes())
     for value in (np.nan, np.inf, -np.inf, 3e38):
-        yield raw_request("values that are none", "FP32", [1, 3, 32, 32], np.full((1, 3, 32, 32), value, "<f4").tobytes())
+        yield raw_request(
+            "values that are none", "FP32", [1, 3, 32, 32], np.full((1, 3, 32, 32), value, "<f4").tobytes()
+        )
     for raw in (b"", b"\x01", struct.pack("<I", 2**32 - 1), struct.pack("<I", 5) + b"ab", bytes(4) * 3):
         yield raw_request("BYTES that end early", "BYTES", [1], raw)
 

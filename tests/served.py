@@ -36,11 +36,14 @@ class Server:
     log: Path
 
 
-def start(scratch: Path, bundle: Path, *options: str) -> Server:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = scratch / "server.log"
+        return int(probe.getsockname()[1])
+
+
+def start(scratch: Path, bundle: Path, *options: str) -> Server:
+    port, log = free_port(), scratch / "server.log"
     with log.open("wb") as sink:
         command = command_line(bundle, "--port", str(port), *options)
         process = subprocess.Popen(command, cwd=CHECKOUT, stdout=sink, stderr=subprocess.STDOUT)

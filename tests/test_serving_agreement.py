@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import socket
 import struct
 import tarfile
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import pydicom
 import pytest
 import torch
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
-from served import V1, V2, Server, encode, start, v1, v1_probabilities, v2, v2_outputs
+from served import V1, V2, Server, encode, free_port, start, v1, v1_probabilities, v2, v2_outputs
 from tiny_bundle import PREPROCESS, draw_slices, new_bundle, new_facts, to_jpeg
 from torch import nn
 
@@ -86,18 +85,12 @@ class Endpoint:
         return str(self.server.client.base_url).rstrip("/")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def endpoint(
     request: pytest.FixtureRequest, served_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Endpoint]:
     """A server with the engine that the test names."""
-    (engine, precision), port = ENGINES[request.param], _free_port()
+    (engine, precision), port = ENGINES[request.param], free_port()
     chosen = ("--engine", engine, "--precision", precision, "--threads", "1", "--grpc-port", str(port))
     server = start(tmp_path_factory.mktemp("server"), served_folder, *chosen)
     yield Endpoint(server, f"127.0.0.1:{port}", gate_of(request.param))
