@@ -83,7 +83,7 @@ class InProcess:
         from scanloop.bundle.read import read_bundle
 
         self._files, self._threads = files, threads
-        self._read = {name: read_bundle(bundle, Wanted(*ENGINES[name], threads=1)) for name in names}
+        self._read = {name: read_bundle(bundle, Wanted(*ENGINES[name], threads, threads)) for name in names}
 
     def decode_ms(self, name: str) -> float:
         """Base64's text to the network's square, an image."""
@@ -186,7 +186,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 16, 32])
     parser.add_argument("--engines", nargs="+", default=[name for name in ENGINES if "int8" not in name])
     parser.add_argument("--torchserve", nargs="*", choices=ENGINES, default=[], help="TorchServe with these engines")
-    parser.add_argument("--options", default="--threads 1 --engines 2", help="of our server, in one text")
+    parser.add_argument("--options", default="", help="of our server, in one text")
     parser.add_argument("--bundle", type=Path, help="a bundle at hand; else one is written")
     parser.add_argument("--lock", type=Path, help="held while a window is measured")
     return parser.parse_args()

@@ -15,7 +15,7 @@ import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,8 +141,8 @@ class Running:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all its processes."""
-        for one in self.processes():
-            with suppress(ProcessLookupError):  # it ended meanwhile
+        if self.process.poll() is None:
+            for one in self.processes():
                 os.kill(one, number)
 
     def batches(self) -> tuple[float, float]:

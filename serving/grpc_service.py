@@ -17,7 +17,7 @@ from serving.listening import Listening
 from serving.metrics import LATENCY, REJECTED, REQUESTS
 from serving.predictor import Predictor
 from serving.rejection import RequestError, invalid
-from serving.tensors import metadata
+from serving.tensors import metadata, names_of
 from serving.v2 import INPUTS, Request, Tensor, check_shape, read_v2
 from serving.v2_answer import facts_of, wanted_columns
 
@@ -173,6 +173,9 @@ def _read(request: Any) -> Request:
         values = None if raw else list(getattr(given.contents, CONTENTS.get(given.datatype, "bytes_contents")))
         tensors.append(Tensor(given.name, given.datatype, shape, values, raw[index] if raw else None))
     outputs = tuple(output.name for output in request.outputs)
+    for index, name in enumerate(outputs):
+        if name not in names_of():
+            raise invalid(f"outputs[{index}].name", f"must be one of {list(names_of())}")
     return Request(request.id or None, tensors, _values(request.parameters), outputs)
 
 
