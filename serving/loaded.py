@@ -91,8 +91,7 @@ class Loaded:
     async def run(self, images: Sequence[Prepared]) -> list[Found]:
         """What the bundle says of images that are prepared; for who holds a lease."""
         pending: Pending[Found] = Pending.of(len(images), asyncio.get_running_loop())
-        for index, image in enumerate(images):
-            self._batcher.put(image, pending, index)
+        self._batcher.put_all(images, pending)
         return await pending.done
 
     async def aside(self, work: Callable[[], Made]) -> Made:

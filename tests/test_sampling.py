@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import json
-import os
 import signal
 import stat
 import threading
@@ -167,7 +166,7 @@ def test_a_key_that_is_short_or_open_to_everyone_is_refused(
 def test_the_folder_of_samples_is_for_its_owner_alone(tmp_path: Path) -> None:
     sampler = Sampler(tmp_path / "s", 0.5)
     sampler.close()
-    assert stat.S_IMODE(os.stat(tmp_path / "s").st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o700
 
 
 def evaluation(path: Path, confidence: np.ndarray) -> Path:

@@ -81,7 +81,7 @@ def served_basis(holdout: str) -> str:
     if holdout == "test":
         return f"{words}and on the test split."
     return (
-        f"{words}and on the labelled slices, each by models that never saw its group. Those are means of several models, "
+        f"{words}and on the labelled slices, by models that never saw their group. Those are means of several models, "
         "which are less sure than one; a test split would say more."
     )
 
