@@ -62,7 +62,7 @@ class Loaded:
 
     def __init__(self, bundle: Bundle, work: Work) -> None:
         self.bundle = bundle
-        self.half_batch = max(1, work.batch // 2)
+        self.small_batch = max(1, work.batch // 4)
         self._decoders = ThreadPoolExecutor(work.decoders, thread_name_prefix="decode")
         self._batcher: Batcher[Found] = Batcher(self._run, work.batch, work.delay_seconds, work.engines)
         self._dicom = DicomReader(bundle.min_side_px, bundle.max_pixels, bundle.preprocess.archive_px)
