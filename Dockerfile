@@ -17,7 +17,7 @@ COPY monitoring ./monitoring
 # TORCH_INDEX chooses the build of torch: the CPU's by default, https://download.pytorch.org/whl/cu130 for CUDA.
 FROM base AS compute
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --extra-index-url "$TORCH_INDEX" -c constraints.txt '.[compute,labelling,monitoring]' && \
+RUN pip install --extra-index-url "$TORCH_INDEX" -c constraints.txt '.[compute,labelling,monitoring,features]' && \
     pip install --no-deps -c constraints.txt kfp
 USER 10001:10001
 HEALTHCHECK --interval=60s --timeout=20s CMD ["scanloop", "version"]
@@ -26,7 +26,7 @@ CMD ["--help"]
 
 # The clinicians' page, `docs/labelling.md`: no torch. Its settings are a file, its secrets come from files.
 FROM base AS labelling
-RUN pip install -c constraints.txt '.[labelling]'
+RUN pip install -c constraints.txt '.[labelling,features]'
 USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=15s --timeout=5s --start-period=15s \
@@ -36,7 +36,7 @@ CMD ["--settings", "/etc/scanloop/page.yaml", "--host", "0.0.0.0"]
 
 # The model server: ONNX Runtime, no torch.
 FROM base AS serving
-RUN pip install -c constraints.txt '.[serving]'
+RUN pip install -c constraints.txt ".[serving]"
 USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s \

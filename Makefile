@@ -12,7 +12,7 @@ export UV_LINK_MODE ?= copy
 # Hospitals' networks often bring certificates of their own: trust what the system trusts.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo run test check format compile bench bench-abstention bench-acquire bench-embed bench-calibration bench-certificates bench-consensus bench-label-errors bench-learn bench-readers bench-scale bench-select rehearse integration image clean
+.PHONY: help setup demo run test check format compile bench bench-abstention bench-acquire bench-embed bench-calibration bench-certificates bench-consensus bench-label-errors bench-learn bench-readers bench-scale bench-select rehearse integration image clean bench-features
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ bench-readers: setup ## Measure 200 readers at once against PostgreSQL and SQLit
 
 bench-label-errors: setup ## Measure how many planted label errors are among the first proposed, on three real sets; DRAWS=3 is quick
 	$(BIN)/python benchmarks/bench_label_errors.py $(if $(DRAWS),--draws $(DRAWS))
+
+bench-features: setup ## Measure the feature repository: rows a second, bytes a row, look-ups, the join as of a time; SLICES=50000 is quick
+	$(BIN)/python benchmarks/bench_features.py $(if $(SLICES),--slices $(SLICES))
 
 image: ## Build the images of compute, page and serving (needs Docker)
 	docker build --target compute --tag $(IMAGE)/compute-python:$(VERSION) .

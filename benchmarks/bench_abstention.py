@@ -13,7 +13,7 @@ import os
 import re
 import tarfile
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,6 @@ from scanloop.steps.triage import triage
 HELD_OUT, LABELS, MOST = 0.3, 100, 1506
 FOREIGN = 500
 SUFFIXES = (".jpeg", ".jpg")
-Given = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -136,16 +135,21 @@ def foreign_kinds(name: str, n: int) -> dict[str, Kind]:
     return others | drawn(n // 2)
 
 
-def ask(model: Bundle, images: Iterable[Any]) -> Given:
+def ask(model: Bundle, images: Iterable[Any]) -> Outputs:
     """Probabilities and embeddings of slices, as a server computes them; 32 at a time."""
-    waiting = list(images)
-    found = [
-        model.engine.run_inputs(model.preprocess(waiting[start : start + 32])) for start in range(0, len(waiting), 32)
-    ]
-    return {name: np.concatenate([getattr(one, name) for one in found]) for name in ("logits", "embeddings")}
+    squares = [model.preprocess.square(image) for image in images]
+    found = [model.engine.run_squares(np.stack(squares[start : start + 32])) for start in range(0, len(squares), 32)]
+    both = [(one.logits, one.embeddings) for one in found if one.embeddings is not None]
+    return Outputs(*(np.concatenate(parts) for parts in zip(*both, strict=True)))
 
 
-def of_archive(model: Bundle, run: Path) -> tuple[Given, pd.DataFrame]:
+def some(outputs: Outputs, rows: Any) -> Outputs:
+    """The outputs of some images."""
+    assert outputs.embeddings is not None
+    return Outputs(outputs.logits[rows], outputs.embeddings[rows])
+
+
+def of_archive(model: Bundle, run: Path) -> tuple[Outputs, pd.DataFrame]:
     """Outputs of the images that were held out, and their rows."""
     manifest = read_table(run / "catalog", "manifest")
     rows = manifest[manifest["split"] == "test"]
@@ -160,9 +164,9 @@ def told(called: Any, groups: Any) -> dict[str, Any]:
     return {one: getattr(found, one) for one in ("value", "low", "high", "n", "groups")}
 
 
-def measure_rule(model: Bundle, outputs: Given, groups: Any) -> dict[str, Any]:
+def measure_rule(model: Bundle, outputs: Outputs, groups: Any) -> dict[str, Any]:
     """Shares of images that the bundle's own rule abstains from, by reason."""
-    decided = decide(model, Outputs(outputs["logits"], outputs["embeddings"]))
+    decided = decide(model, outputs)
     reasons = np.array([str(one) for one in decided.reasons])
     return {
         "strange": told(reasons == OUT_OF_DISTRIBUTION, groups),
@@ -189,14 +193,14 @@ def main() -> None:
     parts = {"images": np.arange(len(groups)), "one a group": one,
              "labelled": np.flatnonzero(labelled), "unlabelled": np.flatnonzero(~labelled)}  # fmt: skip
     figures: dict[str, Any] = {
-        name: measure_rule(model, {key: value[part] for key, value in own.items()}, groups[part])
+        name: measure_rule(model, some(own, part), groups[part])
         for name, part in parts.items() if len(part)
     }  # fmt: skip
     asked = {}
     for name, kind in foreign_kinds(arguments.archive, FOREIGN).items():
         asked[name] = ask(model, [model.decode(payload) for payload in kind.images]), kind.groups
     foreign = {name: measure_rule(model, *found) for name, found in asked.items()}
-    scores = other_scores(model, {key: value[one] for key, value in own.items()}, {n: o for n, (o, _) in asked.items()})
+    scores = other_scores(model, some(own, one), {name: outputs for name, (outputs, _) in asked.items()})
     facts = {"benchmark": "abstention", "archive": arguments.archive, "seed": arguments.seed, "cores": os.cpu_count(),
              "rule": model.abstention.as_json()}  # fmt: skip
     print(json.dumps(facts | {"own": figures, "foreign": foreign, "other_scores": scores}))

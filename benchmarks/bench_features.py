@@ -1,6 +1,7 @@
 """What the feature repository costs: bytes and rows a second of both stores, look-ups, the join as of a time."""
 
 import argparse
+import functools
 import json
 import resource
 import tempfile
@@ -27,8 +28,8 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 def main() -> None:
     """Print what was measured as JSON, the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--slices", type=int, default=50_000)
-    parser.add_argument("--labels", type=int, default=5_000)
+    parser.add_argument("--slices", type=int, default=200_000)
+    parser.add_argument("--labels", type=int, default=20_000)
     parser.add_argument("--exports", type=int, default=10)
     parser.add_argument("--lookups", type=int, default=500)
     given = parser.parse_args()
@@ -51,19 +52,20 @@ def measure(folder: Path, slices: int, labels: int, exports: int, lookups: int) 
     online, brought = timed(lambda: materialize(repository))
     again, _ = timed(lambda: materialize(repository))
     metadata = OnlineMetadata(repository)
-    latencies = [timed(lambda: metadata.of(draw.choice(ids, 10).tolist()))[0] for _ in range(lookups)]
+    asked = [[ids[row] for row in draw.integers(0, slices, 10)] for _ in range(lookups)]
+    latencies = [timed(functools.partial(metadata.of, one))[0] for one in asked]
     moment = START + timedelta(days=50)
     joined_in, joined = timed(lambda: training_set(repository, moment, views=("label",)))
     all_views_in, _ = timed(lambda: training_set(repository, moment))
     plain_in, plain = timed(lambda: known_at(read_labels(repository), moment.isoformat()))
     answered = joined[joined["state"] == "answered"].set_index("slice_id")["label"].to_dict()
     assert open_repository(repository).list_feature_views()
-    total, total_online = sum(rows.values()), sum(brought.values())
+    total, total_online, files = sum(rows.values()), sum(brought.values()), _bytes(repository / "offline")
     return {
         "slices": slices,
         "labels": len(history),
         "seconds_import_and_apply": opened,
-        "offline": {"rows": total, "rows_a_second": total / wrote, "bytes_a_row": _bytes(repository / "offline") / total},
+        "offline": {"rows": total, "rows_a_second": total / wrote, "bytes_a_row": files / total},
         "online": {
             "rows": total_online,
             "rows_a_second": total_online / online,
@@ -93,12 +95,13 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def _write_run(run: Path, ids: list[str]) -> None:
     count = np.arange(len(ids))
+    shards = [f"shard-{one:06d}.tar" for one in count // 512]
     wave = pd.DataFrame({"slice_id": ids, "label": "lesion", "confidence": 0.9, "promoted": False, "wave": 1})
     tables = {
         "catalog": ("manifest", {"split": "train", "label": [None] * len(ids)}),
         "embeddings": (
             "index.parquet",
-            {"shard": [f"shard-{one:06d}.tar" for one in count // 512], "row": count % 512},
+            {"shard": shards, "row": count % 512},
         ),
         "triage": ("clusters.parquet", {"cluster": count % 6}),
         "pseudo_labels": ("pseudo_labels.parquet", {name: wave[name] for name in wave.columns[1:]}),

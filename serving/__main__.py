@@ -34,6 +34,7 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     bundle: Annotated[str, typer.Option(help="Folder of a bundle, s3://bucket/prefix, or models:/NAME@ALIAS")],
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow server, for models:/...")] = None,
     cache: Annotated[Path, typer.Option(help="Where fetched bundles are kept")] = Path(".serving-cache"),
+    features: Annotated[Path | None, typer.Option(help="Feature repository: tells more of neighbours")] = None,
     reload_seconds: Annotated[float, typer.Option(min=0, help="Look for a new bundle so often; 0 never")] = 0,
     host: Annotated[str, typer.Option(help="Address to bind to; others than loopback need a token")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
@@ -46,8 +47,8 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     engine: Annotated[str, typer.Option(help=f"auto (the fastest here), {', '.join(ENGINES)}")] = "auto",
     precision: Annotated[str, typer.Option(help=f"Of the convolutions: {', '.join(PRECISIONS)}")] = "float32",
     compile_torch: Annotated[bool, typer.Option(help="Let torch compile the network")] = False,
-    threads: Annotated[int, typer.Option(min=0, max=256, help="Threads a forward pass; 0: all cores")] = 0,
-    engines: Annotated[int, typer.Option(min=1, max=64, help="Forward passes at a time")] = 1,
+    threads: Annotated[int, typer.Option(min=0, max=256, help="Cores for the network; 0: all")] = 0,
+    passes: Annotated[int, typer.Option(min=0, max=64, help="Forward passes at a time; 0: one a core")] = 0,
     batch: Annotated[int, typer.Option(min=1, max=256, help="Most images a forward pass")] = 8,
     delay_ms: Annotated[float, typer.Option(min=0, max=1000, help="How long a batch waits to fill up")] = 0,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Most images a request")] = 32,
@@ -78,14 +79,20 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
         raise typer.Exit(error.exit_code) from error
     from serving.admission import Admission
     from serving.champion import Champion
+    from serving.listening import Listening, Tls
     from serving.loaded import Work
     from serving.predictor import Limits, Predictor
-    from serving.server import Listening, Tls, serve
+    from serving.server import serve
     from serving.sources import source_of
 
-    wanted = Wanted(engine, precision, threads or None, compile_torch)
-    work = Work(batch, delay_ms / 1e3, engines, usable_cores() + 1)
-    champion = Champion(name, source_of(bundle, tracking_uri, cache, wanted, work))
+    cores = threads or usable_cores()
+    wanted = Wanted(engine, precision, cores, passes or cores, compile_torch)
+    work = Work(batch, delay_ms / 1e3, wanted.passes, usable_cores() + 1)
+    try:
+        champion = Champion(name, source_of(bundle, tracking_uri, cache, wanted, work, features))
+    except ScanloopError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
     limits = Limits(max_batch, max_request_mib * 2**20, timeout_seconds, timeout_seconds)
     admission = Admission(queue, max(4, queue // 8) * limits.body_bytes)
     tls = None if tls_certificate is None or tls_key is None else Tls(tls_certificate, tls_key, tls_clients)

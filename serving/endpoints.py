@@ -20,7 +20,8 @@ from serving.openapi import POLICY, Page
 from serving.predictor import Predictor
 from serving.rejection import RequestError
 from serving.v1 import answer_v1, read_v1
-from serving.v2 import answer_v2, read_json, read_v2
+from serving.v2 import read_json, read_v2
+from serving.v2_answer import answer_v2
 
 JSON, BINARY = b"application/json", b"application/octet-stream"
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from scanloop.bundle.explain import Prepared, covered, draw, drops
 from serving.asked import Asked, Sent
-from serving.loaded import Found, Loaded
+from serving.deciding import Found
+from serving.loaded import Loaded
 from serving.metrics import EXPLAINED
 from serving.rejection import RequestError
 

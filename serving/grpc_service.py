@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
@@ -13,14 +13,13 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as stubs
 from scanloop import __version__
 from serving.access import carries
 from serving.asked import Answer
+from serving.listening import Listening
 from serving.metrics import LATENCY, REJECTED, REQUESTS
 from serving.predictor import Predictor
 from serving.rejection import RequestError, invalid
 from serving.tensors import metadata
-from serving.v2 import INPUTS, Request, Tensor, check_shape, facts_of, read_v2, wanted_columns
-
-if TYPE_CHECKING:
-    from serving.server import Listening
+from serving.v2 import INPUTS, Request, Tensor, check_shape, read_v2
+from serving.v2_answer import facts_of, wanted_columns
 
 logger = logging.getLogger("scanloop.serving")
 
@@ -46,7 +45,7 @@ class GrpcServer:
         listening: Host, port, token, certificates.
     """
 
-    def __init__(self, predictor: Predictor, listening: "Listening") -> None:
+    def __init__(self, predictor: Predictor, listening: Listening) -> None:
         limit = predictor.limits.body_bytes
         options = [("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", -1)]
         self._server = grpc.aio.server(interceptors=[_Token(listening.token)], options=options)

@@ -8,8 +8,9 @@ from http import HTTPStatus
 from serving.admission import Admission
 from serving.asked import Answer, Asked
 from serving.champion import Champion
+from serving.deciding import Found
 from serving.explaining import Explainer
-from serving.loaded import Found, Loaded, RetiredError
+from serving.loaded import Loaded, RetiredError
 from serving.metrics import count
 from serving.rejection import RequestError
 
@@ -81,11 +82,16 @@ class Predictor:
                 continue
             if self._observe is not None:
                 self._observe(loaded, asked, found)
-            answer = loaded.answer(found, asked.neighbours)
+            answer = loaded.answer(found) if not asked.neighbours else await self._compared(loaded, found, asked)
             if not asked.explain:
                 return answer
             rows = [replace(row, heat_map=png) for row, png in zip(answer.rows, heat_maps, strict=True)]
             return replace(answer, rows=rows)
+
+    @staticmethod
+    async def _compared(loaded: Loaded, found: list[Found], asked: Asked) -> Answer:
+        """An answer with neighbours: a search among thousands, and perhaps a look into a store."""
+        return await asyncio.to_thread(loaded.answer, found, asked.neighbours)
 
     async def _find(self, loaded: Loaded, asked: Asked) -> tuple[list[Found], list[bytes | None]]:
         """What is said of each image, and its heat map where they are asked for."""

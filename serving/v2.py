@@ -1,11 +1,9 @@
 """V2, the Open Inference Protocol: https://github.com/kserve/open-inference-protocol, with its binary tensors."""
 
-import base64
 import itertools
-import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -13,9 +11,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from serving.asked import Answer, Asked, Sent, check_count, read_parameters
+from serving.asked import Asked, Sent, check_count, read_parameters
 from serving.rejection import RequestError, invalid
-from serving.tensors import Column, columns_of, names_of
+from serving.tensors import names_of
 
 INPUTS = [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
 """Metadata of the input tensor. UINT8 of shape [n, h, w] or [n, h, w, 3] and FP32 of [n, 3, s, s] are taken as well."""
@@ -266,42 +264,3 @@ def flat(data: list[Any] | None, depth: int = 4) -> list[Any]:
     while depth and data and all(isinstance(part, list) for part in data):
         data, depth = list(itertools.chain.from_iterable(data)), depth - 1
     return data
-
-
-def answer_v2(answer: Answer, name: str, request: Request) -> tuple[bytes, int | None]:
-    """V2's answer: its body, and how much of that is JSON where raw tensors follow."""
-    outputs, raw = [], []
-    for column in wanted_columns(answer, request.outputs):
-        stated: dict[str, Any] = {"name": column.name, "datatype": column.datatype, "shape": list(column.shape)}
-        if request.binary is None or column.name in request.binary:
-            raw.append(column.raw())
-            stated["parameters"] = {"binary_data_size": len(raw[-1])}
-        else:
-            stated["data"] = _json_values(column)
-        outputs.append(stated)
-    head = orjson.dumps(facts_of(answer, name, request.id) | {"outputs": outputs})
-    return (head, None) if not raw else (head + b"".join(raw), len(head))
-
-
-def facts_of(answer: Answer, name: str, identity: str | None) -> dict[str, Any]:
-    """What stands beside the outputs."""
-    facts: dict[str, Any] = {"model_name": name, "model_version": answer.digest[:12]}
-    if identity is not None:
-        facts["id"] = identity
-    parameters = {
-        "model_digest": answer.digest,
-        "data_digest": answer.data_digest,
-        "operating_point": answer.operating_point,
-        "classes": json.dumps(answer.classes, ensure_ascii=False),
-    }
-    return facts | {"parameters": parameters}
-
-
-def wanted_columns(answer: Answer, wanted: Sequence[str]) -> list[Column]:
-    """The outputs that a request asks for; all where it names none."""
-    return [column for column in columns_of(answer) if not wanted or column.name in wanted]
-
-
-def _json_values(column: Column) -> list[Any]:
-    values = column.values.ravel().tolist()
-    return [base64.b64encode(one).decode() if isinstance(one, bytes) else one for one in values]

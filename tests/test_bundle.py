@@ -174,9 +174,8 @@ def test_an_engine_that_computes_something_else_is_noticed_when_the_bundle_is_re
     import onnxruntime
 
     run = onnxruntime.InferenceSession.run
-    monkeypatch.setattr(
-        onnxruntime.InferenceSession, "run", lambda *args: [run(*args)[0] + np.float32([0.01, 0]), run(*args)[1]]
-    )
+    wrong = np.float32([0.01, 0])
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", lambda *args: [run(*args)[0] + wrong, run(*args)[1]])
     with pytest.raises(BundleError, match="reference slices"):
         read_bundle(folder)
 
@@ -240,6 +239,8 @@ def test_the_model_card_states_counts_metrics_with_n_and_that_it_is_no_medical_d
     assert "| labelled | 50 | 49 | 99 |" in card
     assert "| macro_f1 | 0.900 | 0.850 to 0.940 (95%, bootstrap) | 99 | 97 |" in card
     assert "Not a medical device" in card
+    assert "at most 5% of further ones of their kind" in card
+    assert "`tpr 0.95`: `cancer` from 0.4" in card
 
 
 def test_the_digest_names_the_model(bundle: Bundle, tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ PLANTED = {
         ("serving reaches training", "serving/model.py", "import scanloop.learning.heads"),
         ("serving reaches a step", "serving/protocol.py", "import scanloop.steps.retrain"),
     ],
+    "lookup-alone": [
+        ("serving joins training sets", "serving/model.py", "import scanloop.features.training_set"),
+    ],
     "no-platform": [
         ("the domain knows kfp", "src/scanloop/steps/ingest.py", "def f() -> None:\n    import kfp"),
         ("the domain knows Prometheus", "src/scanloop/money/ledger.py", "import prometheus_client"),

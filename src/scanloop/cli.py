@@ -22,6 +22,7 @@ from scanloop import (
 from scanloop.config import STEPS
 from scanloop.config_file import load_config
 from scanloop.errors import ConfigError, ScanloopError
+from scanloop.export_command import export
 from scanloop.features_command import features
 from scanloop.label_command import label
 from scanloop.plan_command import EXAMPLES, help_text, plan
@@ -115,6 +116,7 @@ for _step in STEPS:
 
 app.add_typer(storage, name="storage")
 app.add_typer(label, name="label")
+app.add_typer(export, name="export")
 app.add_typer(features, name="features")
 app.command("plan", help=help_text(), epilog=EXAMPLES)(plan)
 app.command("search", epilog=SEARCH_EXAMPLES)(search)

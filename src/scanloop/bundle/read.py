@@ -13,9 +13,10 @@ from scanloop.bundle import abstention, exemplars, points
 from scanloop.bundle.engines.choice import Wanted, choose
 from scanloop.bundle.engines.engine import Engine, Material
 from scanloop.bundle.predict import Bundle
-from scanloop.bundle.reference import GATES, check_reference
+from scanloop.bundle.reference import GATES, check_reference, squares_in
 from scanloop.calibration.calibrator import calibrator_from
 from scanloop.calibration.conformal import conformal_from, no_conformal
+from scanloop.cores import usable_cores
 from scanloop.embedding.preprocess import preprocess_from
 from scanloop.errors import ArtifactError, BundleError, ConfigError
 
@@ -115,7 +116,15 @@ def _assemble(files: Mapping[str, bytes], wanted: Wanted) -> Bundle:
     )
     count, about = len(classes["classes"]), json.loads(files["bundle.json"])
     prepare, calibrator = preprocess_from(preprocess), calibrator_from(calibration, count)
-    material = Material(files["model.onnx"], files["model.safetensors"], str(about["encoder"]), prepare, wanted.threads)
+    material = Material(
+        onnx=files["model.onnx"],
+        weights=files["model.safetensors"],
+        encoder=str(about["encoder"]),
+        preprocess=prepare,
+        threads=max(1, (wanted.threads or usable_cores()) // wanted.passes),
+        passes=wanted.passes,
+        sample=squares_in(files["reference.npz"]),
+    )
     gates = GATES | about.get("gates", {})
 
     def check(engine: Engine) -> None:

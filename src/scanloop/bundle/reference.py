@@ -26,6 +26,13 @@ def to_npz(squares: Squares, probabilities: Float) -> bytes:
     return arrays_to_npz(images=squares, probabilities=probabilities)
 
 
+def squares_in(payload: bytes) -> Squares:
+    """The reference slices in the content of `reference.npz`."""
+    with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
+        squares: Squares = stored["images"]
+    return squares
+
+
 def check_reference(engine: Engine, calibrator: Calibrator, payload: bytes, gate: float) -> None:
     """Return if an engine gives the reference slices their probabilities.
 

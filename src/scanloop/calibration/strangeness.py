@@ -7,9 +7,11 @@ threshold is a conformal one (Bates et al. 2023, arXiv:2104.08279): it stands on
 import math
 
 import numpy as np
+from scipy.special import bdtrc
 
 from scanloop.types import Float, Half, Single, Vectors
 
+CONFIDENCE = 0.95
 NEIGHBOURS = 5
 """The k. At 1 a single foreign image among the familiar ones would make its whole kind familiar."""
 
@@ -34,16 +36,18 @@ def to_nearest(vectors: Single, familiar: Single | Half) -> Float:
     if not len(familiar):
         return np.full(len(vectors), np.inf)
     place = min(NEIGHBOURS, len(familiar)) - 1
-    distances = 1 - (vectors @ familiar.astype(np.float32).T).astype(np.float64)
+    distances = 1 - (vectors @ familiar.astype(np.float32, copy=False).T).astype(np.float64)
     nearest: Float = np.partition(distances, place, axis=1)[:, place]
     return np.where(np.isnan(distances).any(axis=1), np.nan, nearest)
 
 
 def conformal_threshold(scores: Float, share: float) -> float:
-    """Score above which at most this share of further images lies, on average over draws of the calibration.
+    """Score above which at most this share of further images lies, with 95 % confidence over draws of the calibration.
 
-    Of n scores the one at rank ceil((n + 1)(1 - share)); the promise needs that a further image and the n behind the
-    scores could have changed places, one image a group.
+    Of n scores it is the smallest whose share of further images beyond, Beta(n + 1 - rank, rank) distributed, exceeds
+    the promise with a probability of at most 0.05 (Vovk 2012, "Conditional validity", arXiv:1209.2673). At 0.05 that
+    takes 59; with fewer, down to 1 / share - 1, it is the largest, and the promise holds on average over draws alone.
+    A further image and the n must be such as could have changed places, one a group.
 
     Args:
         scores: (n,) of images that nothing was fitted on.
@@ -52,5 +56,9 @@ def conformal_threshold(scores: Float, share: float) -> float:
     Returns:
         Infinite where n is below 1 / share - 1: so few can promise nothing else.
     """
-    rank = math.ceil((len(scores) + 1) * (1 - share) - 1e-9)  # (n + 1)(1 - share) is often whole, but for rounding
-    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else math.inf
+    count = len(scores)
+    if count < 1 / share - 1 - 1e-9:
+        return math.inf
+    ranks = np.arange(1, count + 1)
+    sure = ranks[bdtrc(ranks - 1, count, 1 - share) <= 1 - CONFIDENCE]
+    return float(np.sort(scores)[(sure[0] if len(sure) else count) - 1])

@@ -37,7 +37,14 @@ class CompiledBackend:
     concurrent = True
 
     def __init__(
-        self, encoder: Encoder, preprocess: Preprocess, cores: int, sample: npt.NDArray[np.float32] | None = None
+        self,
+        encoder: Encoder,
+        preprocess: Preprocess,
+        cores: int,
+        sample: npt.NDArray[np.float32] | None = None,
+        *,
+        streams: int | None = None,
+        batch: int | None = BATCH,
     ) -> None:
         """Make a backend; each of its two networks is compiled when it is first needed.
 
@@ -47,6 +54,9 @@ class CompiledBackend:
             cores: Calls that will be made at once.
             sample: Normalised images, float32 (n, 3, s, s), that int8 is calibrated with; None computes in bfloat16
                 (in float32 on processors without it).
+            streams: Calls that run at once, which share the cores; as many as cores by default.
+            batch: Images a call, to which fewer are filled up; None takes any number as it comes, and then a slice's
+                bits may depend on how many stand beside it.
 
         Raises:
             ConfigError: OpenVINO is not installed, or the encoder is none that is compiled.
@@ -66,7 +76,7 @@ class CompiledBackend:
         if sample is not None:
             equalise(self._graph, sample)
             self._calibration = calibrate(self._graph, sample)
-        self._cores = cores
+        self._cores, self._streams, self._batch = cores, streams or cores, batch
         self._networks: dict[bool, Any] = {}
         self._compiling = threading.Lock()
         self._own = threading.local()
@@ -79,11 +89,12 @@ class CompiledBackend:
         """Compute a prepared batch of any length; what comes back gives its float16 vectors (n, dimension)."""
         request = self._request(batch.shape[-1] == GREY_CHANNELS)
         made = []
-        for first in range(0, len(batch), BATCH):
-            some = batch[first : first + BATCH]
+        size = self._batch or len(batch)
+        for first in range(0, len(batch), size):
+            some = batch[first : first + size]
             filled = some
-            if len(some) < BATCH:
-                filled = np.concatenate([some, np.zeros((BATCH - len(some), *some.shape[1:]), np.uint8)])
+            if len(some) < size:
+                filled = np.concatenate([some, np.zeros((size - len(some), *some.shape[1:]), np.uint8)])
             request.infer([filled], share_inputs=True)
             made.append(request.get_output_tensor().data[: len(some)].astype(np.float16))
         vectors = np.concatenate(made)
@@ -105,10 +116,10 @@ class CompiledBackend:
         options = {
             "INFERENCE_PRECISION_HINT": "bf16",
             "INFERENCE_NUM_THREADS": self._cores,
-            "NUM_STREAMS": self._cores,
+            "NUM_STREAMS": self._streams,
             "ENABLE_CPU_PINNING": False,  # several processes may share the cores
         }
-        model = _Translation(self._graph, self._preprocess, self._calibration, grey).model()
+        model = _Translation(self._graph, self._preprocess, self._calibration, grey).model(self._batch or -1)
         return openvino.Core().compile_model(model, "CPU", options)
 
 
@@ -165,12 +176,13 @@ class _Translation:
         self.calibration = calibration
         self.values: dict[Any, Any] = {}
 
-    def model(self) -> Any:
+    def model(self, batch: int) -> Any:
+        """The network for so many images, -1 for any number."""
         from openvino import Model
 
         side = self.preprocess.input_px
         channels = GREY_CHANNELS if self.grey else COLOUR_CHANNELS
-        images = self.op.parameter([BATCH, side // BLOCK, side // BLOCK, channels], np.uint8)
+        images = self.op.parameter([batch, side // BLOCK, side // BLOCK, channels], np.uint8)
         result = None
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":

@@ -1,6 +1,5 @@
 """A Feast repository: its settings, its definitions, and how it is opened."""
 
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,6 @@ def open_repository(repository: Path) -> Any:
 
 
 def _open(repository: Path) -> Any:
-    os.environ.setdefault("FEAST_USAGE", "False")  # releases before 0.40 sent usage statistics
     try:
         from feast import FeatureStore
         from feast.repo_config import load_repo_config

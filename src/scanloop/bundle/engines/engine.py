@@ -64,14 +64,18 @@ class Material:
         weights: Bytes of `model.safetensors`.
         encoder: Name of the encoder, as `embedding.encoders` knows it.
         preprocess: Gives the normalisation.
-        threads: Threads a call; all cores where it is None.
+        threads: Threads a forward pass.
+        passes: Forward passes at a time.
+        sample: Squares, uint8 (n, s, s, 3), that eight-bit integers are calibrated with.
     """
 
     onnx: bytes
     weights: bytes
     encoder: str
     preprocess: Preprocess
-    threads: int | None = None
+    threads: int
+    passes: int
+    sample: Squares
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import numpy as np
 
 from scanloop.bundle.engines.engine import EngineName, Floats, Material, Outputs, Precision, Squares, head_of
 from scanloop.bundle.engines.onnx_engine import EMBEDDINGS
-from scanloop.cores import usable_cores
 from scanloop.errors import ConfigError
 
 HINTS = {"float32": "f32", "bf16": "bf16"}
@@ -34,7 +33,7 @@ class OpenvinoEngine:
             raise ConfigError("--engine openvino: it is not installed; pip install 'scanloop[openvino]'") from error
         self._core: Any = openvino.Core()
         if precision not in HINTS:
-            raise ConfigError(f"--precision {precision}: openvino serves {' and '.join(HINTS)}")
+            raise ConfigError(f"--precision {precision}: this network of openvino computes in {' or '.join(HINTS)}")
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ConfigError("--precision bf16: this processor has no bfloat16; take float32")
         self.precision = precision
@@ -95,8 +94,8 @@ class OpenvinoEngine:
     def _compiled(self, network: Any) -> Any:
         options = {
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-            "INFERENCE_NUM_THREADS": self._material.threads or usable_cores(),
-            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": self._material.threads * self._material.passes,
+            "NUM_STREAMS": self._material.passes,
             "ENABLE_CPU_PINNING": False,  # the cores are shared with what decodes the next images
         }
         return self._core.compile_model(network, "CPU", options)

@@ -1,7 +1,5 @@
 """Torch from the bundle's weights: on a GPU in float32 or bfloat16, on the CPU where nothing else is installed."""
 
-import logging
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +10,9 @@ from scanloop.errors import BundleError, ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-logger = logging.getLogger("scanloop.serving")
+    from scanloop.embedding.encoders import Encoder
+
+PREFIX = "encoder."
 
 
 class TorchEngine:
@@ -41,39 +41,18 @@ class TorchEngine:
         self.precision = precision
         self._torch = torch
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if material.threads and self._device.type == "cpu":
+        if self._device.type == "cpu":
             torch.set_num_threads(material.threads)
         self._head = head_of(material.weights)
-        self._encoder: Any = self._loaded(material)
+        encoder = encoder_of(material).requires_grad_(False)
+        self._encoder: Any = encoder.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compiles:
             self._encoder = torch.compile(self._encoder, dynamic=True)
-        self._turn = threading.Lock()  # two forward passes at once fight for the same threads
         shape, given = (1, 3, 1, 1), material.preprocess
         self._bgr = given.bgr
         self._mean, self._std = (
             torch.tensor(values, device=self._device).view(shape) for values in (given.mean, given.std)
         )
-
-    def _loaded(self, material: Material) -> Any:
-        from safetensors.torch import load
-
-        from scanloop.embedding.encoders import new_encoder
-
-        prefix = "encoder."
-        try:
-            encoder = new_encoder(material.encoder, seed=0)
-        except KeyError as error:
-            raise ConfigError(f"--engine torch: it knows no encoder {material.encoder}; take onnxruntime") from error
-        weights = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in load(material.weights).items()
-            if name.startswith(prefix)
-        }
-        try:
-            encoder.load_state_dict(weights)
-        except RuntimeError as error:
-            raise BundleError(f"model.safetensors does not fit a {material.encoder}: {error}") from error
-        return encoder.eval().requires_grad_(False).to(self._device, memory_format=self._torch.channels_last)  # type: ignore[call-overload]
 
     def run_squares(self, squares: Squares) -> Outputs:
         """Outputs for uint8 (n, s, s, 3) RGB."""
@@ -90,6 +69,31 @@ class TorchEngine:
         torch = self._torch
         images = images.to(memory_format=torch.channels_last)
         low = self.precision == "bf16"
-        with self._turn, torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=low):
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=low):
             embeddings = self._encoder(images).float().cpu().numpy()
         return self._head(np.ascontiguousarray(embeddings))
+
+
+def encoder_of(material: Material) -> "Encoder":
+    """The bundle's encoder in torch, in evaluation mode, on the CPU.
+
+    Raises:
+        ConfigError: The encoder is unknown here.
+        BundleError: The weights do not fit it.
+    """
+    from safetensors.torch import load
+
+    from scanloop.embedding.encoders import new_encoder
+
+    try:
+        encoder = new_encoder(material.encoder, seed=0)
+    except KeyError as error:
+        raise ConfigError(f"torch knows no encoder {material.encoder}; take onnxruntime, in float32") from error
+    weights = {
+        name.removeprefix(PREFIX): tensor for name, tensor in load(material.weights).items() if name.startswith(PREFIX)
+    }
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BundleError(f"model.safetensors does not fit a {material.encoder}: {error}") from error
+    return encoder.eval()
