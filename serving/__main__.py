@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from scanloop.bundle.engines.choice import Wanted
-from scanloop.bundle.engines.engine import ENGINES, PRECISIONS
+from scanloop.bundle.engines.engine import ENGINES, Precision
 from scanloop.cores import usable_cores
 from scanloop.errors import ScanloopError
 from serving.access import read_token
@@ -53,7 +53,7 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key")] = None,
     tls_clients: Annotated[Path | None, typer.Option(help="PEM file: demand client certificates signed by it")] = None,
     engine: Annotated[str, typer.Option(help=f"auto (the fastest here), {', '.join(ENGINES)}")] = "auto",
-    precision: Annotated[str, typer.Option(help=f"Of the convolutions: {', '.join(PRECISIONS)}")] = "float32",
+    precision: Annotated[Precision, typer.Option(help="Of the convolutions")] = "float32",
     compile_torch: Annotated[bool, typer.Option(help="Let torch compile the network")] = False,
     threads: Annotated[int, typer.Option(min=0, max=256, help="Cores for the network; 0: all")] = 0,
     passes: Annotated[int, typer.Option(min=0, max=64, help="Forward passes at a time; 0: one a core")] = 0,
@@ -69,7 +69,7 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     drain_seconds: Annotated[float, typer.Option(min=0, help="Answer on for so long after SIGTERM")] = 0,
 ) -> None:
     """Read the bundle, check it against its reference slices, and serve it."""
-    _check(name, precision, tls_certificate, tls_key, tls_clients)
+    _check(name, tls_certificate, tls_key, tls_clients)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     cores = threads or usable_cores()
     wanted = Wanted(engine, precision, cores, passes or cores, compile_torch)
@@ -93,12 +93,10 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     raise typer.Exit(status)
 
 
-def _check(name: str, precision: str, certificate: Path | None, key: Path | None, clients: Path | None) -> None:
+def _check(name: str, certificate: Path | None, key: Path | None, clients: Path | None) -> None:
     """Refuse options that say nothing of their own."""
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise typer.BadParameter("letters, digits, '.', '_' and '-' only", param_hint="--name")
-    if precision not in PRECISIONS:
-        raise typer.BadParameter(f"one of {', '.join(PRECISIONS)}", param_hint="--precision")
     if (certificate is None) != (key is None) or (clients and certificate is None):
         raise typer.BadParameter("a certificate needs its key, and clients' certificates both", param_hint="--tls-...")
 
