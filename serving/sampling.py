@@ -26,7 +26,8 @@ from scanloop.artifacts import write_bytes
 from scanloop.errors import ConfigError
 from scanloop.tables import TABLES
 from serving.asked import Asked, Sent
-from serving.loaded import BAD_IMAGE, Found, Loaded
+from serving.deciding import BAD_IMAGE, Found
+from serving.loaded import Loaded
 from serving.metrics import SAMPLED, SAMPLES_DROPPED
 from serving.rejection import RequestError
 
