@@ -27,7 +27,7 @@ from scanloop.errors import ArtifactError, ConfigError
 from scanloop.steps.detect_drift import detect_drift
 from serving import sampling
 from serving.asked import Asked, Sent
-from serving.loaded import Found
+from serving.deciding import Found
 from serving.sampling import SCHEMA, Rotation, Sampler, sampler_of
 
 KEY = b"0123456789abcdef0123456789abcdef"
