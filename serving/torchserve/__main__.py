@@ -19,6 +19,8 @@ from serving.torchserve.backend import Backend
 from serving.torchserve.process import TorchServe, check_installed
 from serving.torchserve.proxy import Proxy
 
+logger = logging.getLogger("scanloop.serving")
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 HELP = """\
@@ -78,7 +80,10 @@ def _server(
 
 async def _run(server: DrainingServer, backend: Backend) -> None:
     async def watch() -> None:
-        await backend.watch()
+        try:
+            await backend.watch()
+        except Exception:
+            logger.exception("TorchServe is looked after no more")
         server.status, server.should_exit = 1, True
 
     watching = asyncio.create_task(watch())

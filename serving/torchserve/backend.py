@@ -33,6 +33,11 @@ class Reply:
     body: bytes
     headers: Mapping[str, str]
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the handler refused the request; TorchServe's own refusals are no matter of the client's."""
+        return self.body.startswith(b'{"error":')
+
 
 class Backend:
     """Predictions by a TorchServe that says itself healthy when its workers are dead.
@@ -85,18 +90,17 @@ class Backend:
             self._proven = frozenset()
             logger.warning("TorchServe: %s", error)
             raise _unavailable("backend", "TorchServe ended the connection") from error
-        if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR or not (reply.status == HTTPStatus.OK or reply.is_refusal):
             logger.warning("TorchServe answered %d: %s", reply.status, reply.body[:300].decode(errors="replace"))
             raise _unavailable("backend", "TorchServe did not answer this request")
         return reply
 
     async def _ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         reply = await self._post(path, body, headers)
-        if reply.status == HTTPStatus.BAD_REQUEST and b"InvalidKeyException" in reply.body:
-            self._keys = self._process.keys()  # replaced between the reading of the key and its use
+        if reply.status == HTTPStatus.BAD_REQUEST and not reply.is_refusal:
+            # The key was replaced between its reading and its use.
+            self._keys = self._process.keys() or self._keys
             reply = await self._post(path, body, headers)
-            if reply.status == HTTPStatus.BAD_REQUEST and b"InvalidKeyException" in reply.body:
-                raise _unavailable("backend", "TorchServe takes its own key no longer")
         return reply
 
     async def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
@@ -125,7 +129,7 @@ class Backend:
             while not self._process.ended():
                 try:
                     await self._look()
-                except (aiohttp.ClientError, TimeoutError) as error:
+                except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
                     logger.info("TorchServe does not answer: %s", str(error) or type(error).__name__)
                     self._alive = _living(int(name.partition(":")[0]) for name in self._alive) & self._alive
                 if self.works:
