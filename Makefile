@@ -12,7 +12,7 @@ export UV_LINK_MODE ?= copy
 # Hospitals' networks often bring certificates of their own: trust what the system trusts.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup demo run test check format compile bench bench-abstention bench-acquire bench-embed bench-calibration bench-certificates bench-consensus bench-label-errors bench-learn bench-readers bench-scale bench-select rehearse integration image clean bench-features
+.PHONY: help setup demo run test check format compile bench bench-abstention bench-acquire bench-embed bench-calibration bench-certificates bench-consensus bench-label-errors bench-learn bench-readers bench-scale bench-select bench-serve rehearse integration image clean bench-features
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ compile: setup ## Compile the pipelines into pipelines/compiled
 
 bench: setup ## Measure: each benchmark prints JSON as its last line
 	@for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+bench-serve: setup ## Measure serving: every engine, TorchServe and a server as KServe documents it, side by side; ROUNDS=1 is quick
+	$(BIN)/python benchmarks/bench_serve.py $(if $(ROUNDS),--rounds $(ROUNDS))
 
 rehearse: setup ## Run the loop under simulated loss of spot nodes, planned against actual: make rehearse SLICES=40000
 	$(BIN)/python benchmarks/rehearse.py $(if $(SLICES),--slices $(SLICES))

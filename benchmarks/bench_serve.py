@@ -7,7 +7,7 @@ clients, one after the other, with all other servers stopped; the generator is w
 latency are medians over rounds, and so are their ratios to the plain server's in the same round. What the server itself
 costs is its processor time a request, less that of decoding a JPEG and of the network at the batch that was served,
 both measured in this process in the same round, on as many threads. `--lock FILE` holds a lock while it measures, for
-a machine that is shared. `--torchserve ENGINE...` measures TorchServe with our handler and batches of 8 as well.
+a machine that is shared. TorchServe is measured where it is installed, with our handler and behind our guard.
 """
 
 import argparse
@@ -40,32 +40,51 @@ ENGINES = {
     "torch float32": ("torch", "float32"),
     "torch bf16": ("torch", "bf16"),
 }
+TORCHSERVE = {
+    "torchserve torch float32": ("torch", "float32"),
+    "torchserve openvino bf16": ("openvino", "bf16"),
+}
 LIBRARIES = ("torch", "onnxruntime", "openvino", "kserve", "uvicorn", "numpy")
 IMAGES = 64
 IN_PROCESS_SECONDS = 1.0
 
 
-def variants(bundle: Path, wanted: Sequence[str], options: Sequence[str]) -> list[Variant]:
+def variants(bundle: Path, wanted: Sequence[str], options: Sequence[str], scratch: Path) -> list[Variant]:
     """The servers to measure, the plain one first."""
     plain = [sys.executable, str(HERE / "plain_server.py"), "--http_port", "{port}"]
     found = [Variant("plain", plain, "/v1/models/plain:predict", "/v2/models/plain/ready")]
     for name in wanted:
-        engine, precision = ENGINES[name]
-        ours = [sys.executable, "-m", "serving", "--bundle", str(bundle), "--port", "{port}", "--open"]
-        chosen = ["--engine", engine, "--precision", precision, *options]
-        found.append(Variant(name, [*ours, *chosen], "/v1/models/scanloop:predict", "/v2/models/scanloop/ready"))
+        if name in TORCHSERVE:
+            store = exported(bundle, scratch / name.replace(" ", "-"), *TORCHSERVE[name])
+            ours = [sys.executable, "-m", "serving.torchserve", "--store", str(store), "--port", "{port}", "--open"]
+        else:
+            engine, precision = ENGINES[name]
+            ours = [sys.executable, "-m", "serving", "--bundle", str(bundle), "--port", "{port}", "--open", *options]
+            ours += ["--engine", engine, "--precision", precision]
+        found.append(Variant(name, ours, "/v1/models/scanloop:predict", "/v2/health/ready"))
     return found
 
 
-def torchserve_variant(bundle: Path, name: str, folder: Path, workers: int = 2) -> Variant:
-    """TorchServe with our handler, batches of 8 and a worker a core, behind the guard."""
+def exported(bundle: Path, store: Path, engine: Any, precision: Any) -> Path:
+    """What TorchServe is started with: a worker on all cores, batches of eight."""
     from scanloop.bundle.torchserve import Settings, export
 
-    engine, precision = ENGINES[name]
-    exported = folder / f"torchserve-{engine}-{precision}"
-    export(bundle, Settings(engine=engine, precision=precision, workers=workers, delay_ms=1), exported)
-    command = [sys.executable, "-m", "serving.torchserve", "--store", str(exported), "--port", "{port}"]
-    return Variant(f"torchserve {name}", command, "/v1/models/scanloop:predict", "/v2/models/scanloop/ready")
+    export(bundle, Settings(engine=engine, precision=precision, threads=os.cpu_count() or 1, batch=8), store)
+    return store
+
+
+def installed() -> list[str]:
+    """What can be measured here by default."""
+    from scanloop.errors import ConfigError
+    from serving.torchserve.process import check_installed
+
+    names = list(ENGINES)
+    try:
+        check_installed()
+    except ConfigError as error:
+        print(f"without TorchServe: {error}", file=sys.stderr)
+        return names
+    return [*names, *TORCHSERVE]
 
 
 class InProcess:
@@ -184,8 +203,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=8, help="a window")
     parser.add_argument("--warm-seconds", type=int, default=2, help="before each window")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 16, 32])
-    parser.add_argument("--engines", nargs="+", default=[name for name in ENGINES if "int8" not in name])
-    parser.add_argument("--torchserve", nargs="*", choices=ENGINES, default=[], help="TorchServe with these engines")
+    parser.add_argument("--engines", nargs="+", help="all by default")
     parser.add_argument("--options", default="", help="of our server, in one text")
     parser.add_argument("--bundle", type=Path, help="a bundle at hand; else one is written")
     parser.add_argument("--lock", type=Path, help="held while a window is measured")
@@ -197,13 +215,13 @@ def main() -> None:
     arguments = read_arguments()
     load_generator()
     kind, files = jpegs(IMAGES)
+    wanted = arguments.engines or installed()
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
         bundle = arguments.bundle or write_resnet_bundle(folder / "bundle")
         script = write_script(folder / "load.lua", files)
-        chosen = variants(bundle, arguments.engines, arguments.options.split())
-        chosen += [torchserve_variant(bundle, name, folder) for name in arguments.torchserve]
-        inside = InProcess(bundle, files, arguments.engines, os.cpu_count() or 1)
+        chosen = variants(bundle, wanted, arguments.options.split(), folder)
+        inside = InProcess(bundle, files, [name for name in wanted if name in ENGINES], os.cpu_count() or 1)
         servers = [stack.enter_context(running(one, folder)) for one in chosen]
         records = measure(servers, arguments, script, inside)
     facts = {

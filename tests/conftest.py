@@ -12,6 +12,11 @@ from object_store import bucket, credentials, moto_url  # noqa: F401  # fixtures
 from served import bundle, client, served_folder, server  # noqa: F401  # fixtures of the tests of serving
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the proofs under load last; five minutes are `--soak-seconds 300`."""
+    parser.addoption("--soak-seconds", type=float, default=20.0, help="load on the model server, in seconds")
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of real images; a test that needs it is skipped where it is absent."""

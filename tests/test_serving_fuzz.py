@@ -16,7 +16,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as stubs
-from served import JPEG, V1, V2, Server, free_port, start, v1
+from served import JPEG, V1, V2, Server, free_port, start, v1, v2
 
 LEAKS = re.compile(r"Traceback|File \"|/tmp/|/root|/home|site-packages|\.py\b|0x[0-9a-f]{6,}")
 NAMED = re.compile(
@@ -184,6 +184,51 @@ def malformed(draw: np.random.Generator) -> Iterator[pb.ModelInferRequest]:
     request.outputs[0].name = "probabilities"
     request.parameters["neighbours"].int64_param = -5
     yield request
+
+
+def counted(server: Server) -> Counter[str]:
+    """Counters of the server, by series; of histograms how many there were and their sum."""
+    series = re.findall(r"^(scanloop_\S+(?:_total|_count|_sum)\S*) (\S+)$", server.client.get("/metrics").text, re.M)
+    return Counter({name: int(float(value)) for name, value in series if "seconds_sum" not in name})
+
+
+def test_metrics_count_what_was_sent_and_nothing_else(fuzzed: tuple[Server, str]) -> None:
+    server, good, bad = fuzzed[0], pb.ModelInferRequest(model_name="scanloop"), pb.ModelInferRequest()
+    good.inputs.add(name="image", datatype="BYTES", shape=[1]).contents.bytes_contents.append(JPEG)
+
+    async def by_grpc() -> None:
+        async with grpc.aio.insecure_channel(fuzzed[1]) as channel:
+            stub = stubs.GRPCInferenceServiceStub(channel)
+            for _ in range(3):
+                await stub.ModelInfer(good)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.ModelInfer(bad)
+
+    before = counted(server)
+    for _ in range(5):
+        assert server.client.post(V1, json=v1(JPEG, JPEG)).status_code == 200
+    for _ in range(4):
+        assert server.client.post(V2, json=v2(JPEG)).status_code == 200
+    for _ in range(2):
+        assert server.client.post(V1, json=v1(JPEG, b"hello")).status_code == 400
+    assert server.client.post(V2, json={"inputs": []}).status_code == 400
+    asyncio.run(by_grpc())
+    found = counted(server) - before
+    requests = {
+        (protocol, outcome): found[f'scanloop_requests_total{{outcome="{outcome}",protocol="{protocol}"}}']
+        for protocol in ("v1", "v2", "grpc")
+        for outcome in ("answered", "refused")
+    }
+    assert requests == {
+        ("v1", "answered"): 5, ("v1", "refused"): 2, ("v2", "answered"): 4, ("v2", "refused"): 1,
+        ("grpc", "answered"): 3, ("grpc", "refused"): 1,
+    }  # fmt: skip
+    images = 5 * 2 + 4 + 3
+    assert sum(value for name, value in found.items() if name.startswith("scanloop_predictions_total")) == images
+    assert sum(value for name, value in found.items() if "confidence_count" in name) == images
+    assert images <= found["scanloop_batch_images_sum"] <= images + 2, "of a refused request an image may have run"
+    assert sum(value for name, value in found.items() if name.startswith("scanloop_rejected_requests_total")) == 4
+    assert sum(value for name, value in found.items() if "request_seconds_count" in name) == 16
 
 
 def test_after_all_that_it_answers_and_nothing_failed_in_its_log(fuzzed: tuple[Server, str]) -> None:

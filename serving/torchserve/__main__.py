@@ -29,16 +29,17 @@ Start TorchServe on loopback with an export in it, and serve its model behind a 
 \b
 Examples:
     scanloop export torchserve --bundle runs/demo/bundle --output runs/demo/torchserve
-    python -m serving.torchserve --store runs/demo/torchserve
+    python -m serving.torchserve --store runs/demo/torchserve --token-file token
 """
 
 
 @app.command(help=HELP)
 def serve(  # noqa: PLR0913, PLR0917 - an option each
     store: Annotated[Path, typer.Option(help="Folder that scanloop export torchserve wrote")],
-    host: Annotated[str, typer.Option(help="Address to bind to; others than loopback need a token")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to bind to")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     token_file: Annotated[Path | None, typer.Option(help="File with the bearer token; else SCANLOOP_TOKEN")] = None,
+    open_to_all: Annotated[bool, typer.Option("--open", help="Ask nobody for a token; on loopback alone")] = False,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file: serve TLS")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key")] = None,
     tls_clients: Annotated[Path | None, typer.Option(help="PEM file: demand client certificates signed by it")] = None,
@@ -53,7 +54,8 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         check_installed()
-        token, archived = read_token(host, token_file), read_export(store)
+        token = read_token(host, token_file, open_to_all=open_to_all, certified=tls_clients is not None)
+        archived = read_export(store)
     except ScanloopError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error
