@@ -31,7 +31,7 @@ from scanloop.scoring.scorer import Pace
 from scanloop.scoring.verifying import verify
 from scanloop.steps.ingest import ingest
 
-KILLS = int(os.environ.get("SCANLOOP_KILLS", "2"))
+KILLS = int(os.environ.get("SCANLOOP_KILLS", "1"))
 
 
 def run(*options: str | Path) -> tuple[int, str, BaseException | None]:
