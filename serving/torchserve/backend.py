@@ -99,7 +99,7 @@ class Backend:
     async def _ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         reply = await self._post(path, body, headers)
         if reply.status == HTTPStatus.BAD_REQUEST and not reply.is_refusal:
-            # The key was replaced since it was read, perhaps by us, and TorchServe writes the new one only after it holds.
+            # The key was replaced since it was read, perhaps by us; TorchServe writes the new one after it holds.
             async with self._renewal:
                 self._keys = self._process.keys() or self._keys
             reply = await self._post(path, body, headers)
