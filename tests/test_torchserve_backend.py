@@ -29,6 +29,7 @@ class Faulty:
 
     def __init__(self, pid: int, **changes: Any) -> None:
         self.pid, self.version, self.key, self.asked = pid, DIGEST[:12], "one", 0
+        self.written, self.life_seconds, self.write_seconds = "one", 3600.0, 0.0
         self.answer: Callable[[], Awaitable[web.Response]] = self.predicted
         self.inference = self.management = self.metrics = ""
         vars(self).update(changes)
@@ -37,7 +38,15 @@ class Faulty:
         return False
 
     def keys(self) -> Keys:
-        return Keys(self.key, "management", "renewal", datetime.now(UTC) + timedelta(hours=1))
+        return Keys(self.written, "management", "renewal", datetime.now(UTC) + timedelta(seconds=self.life_seconds))
+
+    async def renew(self, request: web.Request) -> web.Response:
+        assert request.headers["authorization"] == "Bearer renewal"
+        if request.query["type"] == "inference":
+            self.key += " more"
+            await asyncio.sleep(self.write_seconds)  # it holds before it is written
+            self.written = self.key
+        return web.json_response({})
 
     async def predicted(self) -> web.Response:
         return web.json_response({"model_version": self.version})
@@ -61,6 +70,7 @@ def with_backend(faulty: Faulty, work: Callable[[Backend], Awaitable[None]], sta
         application = web.Application()
         application.router.add_post("/{path:.*}", faulty.predict)
         application.router.add_get("/models/scanloop", faulty.describe)
+        application.router.add_get("/token", faulty.renew)
         runner = web.AppRunner(application)
         await runner.setup()
         (port,) = free_ports(1)
@@ -136,8 +146,20 @@ def test_a_key_that_was_replaced_is_read_again_and_no_client_hears_of_it(own_pid
 
     async def work(backend: Backend) -> None:
         await until(lambda: backend.ready)
-        faulty.key = "two"
+        faulty.key = faulty.written = "two"
         assert (await backend.predict(V1, b"{}", {})).status == 200
+
+    with_backend(faulty, work)
+
+
+def test_no_request_is_lost_while_keys_are_renewed_and_are_not_written_yet(own_pid: int) -> None:
+    faulty = Faulty(own_pid, life_seconds=1.0, write_seconds=0.3)
+
+    async def work(backend: Backend) -> None:
+        await until(lambda: backend.ready)
+        while faulty.written.count("more") < 2:
+            assert (await backend.predict(V1, b"{}", {})).status == 200
+            await asyncio.sleep(0.01)
 
     with_backend(faulty, work)
 

@@ -59,6 +59,7 @@ class Backend:
         self._alive: frozenset[str] = frozenset()
         self._keys: Keys | None = None
         self._renew_at = 0.0
+        self._renewal = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
         self.draining = False
 
@@ -98,8 +99,9 @@ class Backend:
     async def _ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         reply = await self._post(path, body, headers)
         if reply.status == HTTPStatus.BAD_REQUEST and not reply.is_refusal:
-            # The key was replaced between its reading and its use.
-            self._keys = self._process.keys() or self._keys
+            # The key was replaced since it was read, perhaps by us; TorchServe writes the new one after it holds.
+            async with self._renewal:
+                self._keys = self._process.keys() or self._keys
             reply = await self._post(path, body, headers)
         return reply
 
@@ -161,10 +163,11 @@ class Backend:
 
     async def _renew(self, keys: Keys) -> None:
         """New keys at half of their time."""
-        for kind in ("management", "inference"):
-            await self._manage(f"/token?type={kind}", keys.renewal)
-        if (renewed := self._process.keys()) is not None:
-            self._take(renewed)
+        async with self._renewal:
+            for kind in ("management", "inference"):
+                await self._manage(f"/token?type={kind}", keys.renewal)
+            if (renewed := self._process.keys()) is not None:
+                self._take(renewed)
 
     async def _manage(self, path: str, key: str) -> bytes:
         assert self._session is not None
