@@ -19,6 +19,8 @@ INPUTS = [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
 """Metadata of the input tensor. UINT8 of shape [n, h, w] or [n, h, w, 3] and FP32 of [n, 3, s, s] are taken as well."""
 
 KINDS = "must be BYTES (base64 of image files), UINT8 (pixels) or FP32 (the network's own normalised input)"
+LARGEST_INPUT = 10_000
+"""Far beyond any normalised pixel: larger numbers may overflow in the network, whose answer is no number then."""
 BYTES_A_VALUE = {"UINT8": 1, "FP32": 4}
 
 
@@ -247,8 +249,8 @@ def _inputs(tensor: Tensor) -> list[Sent]:
             raise invalid("inputs[0].data", "the raw FP32 tensor ends within a value of four bytes")
         values = np.frombuffer(tensor.raw, "<f4").astype(np.float32)
         _check_filled(len(values), tensor)
-    if not np.isfinite(values).all():
-        raise invalid("inputs[0].data", "must be finite numbers that float32 holds, without NaN")
+    if not (np.abs(values) <= LARGEST_INPUT).all():  # NaN is within no bound
+        raise invalid("inputs[0].data", f"must be numbers within +-{LARGEST_INPUT}, as normalised pixels are; no NaN")
     images = values.reshape(tensor.shape)
     return [Sent(f"inputs[0].data[{index}]", image) for index, image in enumerate(images)]
 

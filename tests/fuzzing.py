@@ -167,7 +167,7 @@ def lying_tensors(draw: np.random.Generator) -> Iterator[Sent]:
             yield raw_request("a shape that lies", datatype, shape, values.tobytes())
     for value in (np.nan, np.inf, -np.inf, 3e38):
         yield raw_request(
-            "values that are none", "FP32", [1, 3, 32, 32], np.full((1, 3, 32, 32), value, "<f4").tobytes()
+            "values beyond any pixel", "FP32", [1, 3, 32, 32], np.full((1, 3, 32, 32), value, "<f4").tobytes()
         )
     for raw in (b"", b"\x01", struct.pack("<I", 2**32 - 1), struct.pack("<I", 5) + b"ab", bytes(4) * 3):
         yield raw_request("BYTES that end early", "BYTES", [1], raw)

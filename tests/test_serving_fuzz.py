@@ -193,7 +193,7 @@ def counted(server: Server) -> Counter[str]:
 
 
 def test_metrics_count_what_was_sent_and_nothing_else(fuzzed: tuple[Server, str]) -> None:
-    server, good, bad = fuzzed[0], pb.ModelInferRequest(model_name="scanloop"), pb.ModelInferRequest()
+    server, good, bad = fuzzed[0], *(pb.ModelInferRequest(model_name="scanloop") for _ in range(2))
     good.inputs.add(name="image", datatype="BYTES", shape=[1]).contents.bytes_contents.append(JPEG)
 
     async def by_grpc() -> None:
