@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.guard import HEADER_BYTES
+from serving.guard import HEADER_BYTES, is_count
 from serving.metrics import LATENCY, REQUESTS
 from serving.openapi import POLICY, Page
 from serving.predictor import Predictor
@@ -73,7 +73,7 @@ class Endpoints:
     async def _reply(self, protocol: str, headers: Headers, receive: Receive, *, explain: bool) -> Reply:
         limits, admission = self._predictor.limits, self._predictor.admission
         stated = headers.get("content-length", "")
-        room = int(stated) if stated.isdecimal() else limits.body_bytes
+        room = int(stated) if is_count(stated) else limits.body_bytes
         admission.take_bytes(room)
         try:
             body = await self._body(receive)
@@ -138,6 +138,6 @@ def _header_bytes(headers: Headers) -> int | None:
     stated = headers.get(HEADER_BYTES)
     if stated is None:
         return None
-    if not stated.isdecimal():
+    if not is_count(stated):
         raise RequestError(HTTPStatus.BAD_REQUEST, "invalid_field", f"{HEADER_BYTES}: must be a whole number of bytes")
     return int(stated)

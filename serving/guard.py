@@ -19,6 +19,7 @@ logger = logging.getLogger("scanloop.serving")
 _PREDICTION = re.compile(r"/v1/models/([^/:]+):(?:predict|explain)|/v2/models/([^/]+)/(?:infer|explain)")
 _MEDIA_TYPES = ("application/json", "application/octet-stream")
 HEADER_BYTES = "inference-header-content-length"
+MOST_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Guard:
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "content_encoding", "Content-Encoding: bodies come uncompressed here"
             )
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self.max_bytes:
+        if is_count(length) and int(length) > self.max_bytes:
             raise self._too_large()
 
     def _bounded(self, receive: Receive) -> Receive:
@@ -136,3 +137,8 @@ class Guard:
             "request_too_large",
             f"the body is larger than {limit}; send fewer images",
         )
+
+
+def is_count(stated: str) -> bool:
+    """Whether a header is a whole number of bytes, of no more digits than Python turns into one."""
+    return stated.isdecimal() and stated.isascii() and len(stated) <= MOST_DIGITS

@@ -110,6 +110,14 @@ def test_another_content_type_is_refused(client: httpx.Client, path: str, header
     assert "must be application/json" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("stated", ["9" * 5000, "-1", "2.5", "٣", ""])
+def test_a_length_that_is_none_is_refused(client: httpx.Client, stated: str) -> None:
+    headers = JSON | {"inference-header-content-length": stated.encode()}
+    answer = client.post(V2, json=v2(JPEG), headers=headers)
+    assert answer.status_code in {400, 431}
+    assert answer.status_code == 431 or "must be a whole number of bytes" in answer.json()["error"]
+
+
 def test_a_charset_beside_the_content_type_is_fine(client: httpx.Client) -> None:
     headers = {"content-type": "application/json; charset=utf-8"}
     for path, body in ((V1, v1(JPEG)), (V2, v2(JPEG))):
