@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +55,9 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     max_request_mib: Annotated[int, typer.Option(min=1, max=1024, help="Largest request body")] = 16,
     queue: Annotated[int, typer.Option(min=1, max=100_000, help="Images that may wait; then 429")] = 128,
     timeout_seconds: Annotated[float, typer.Option(min=0.1, help="For an answer; then 503")] = 30,
+    sample_to: Annotated[Path | None, typer.Option(help="Folder for samples: hashes, embeddings, no pixels")] = None,
+    sample_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the images that is sampled")] = 0.05,
+    sample_key_file: Annotated[Path | None, typer.Option(help="Secret of the hashes; plain SHA-256 without")] = None,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Answer on for so long after SIGTERM")] = 0,
 ) -> None:
     """Read the bundle, check it against its reference slices, and serve it."""
@@ -65,8 +69,11 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
         raise typer.BadParameter("a certificate needs its key, and clients' certificates both", param_hint="--tls-...")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     sys.argv[1:] = []  # kserve parses the command line when it is imported, and would take our options for its own
+    from serving.sampling import sampler_of
+
     try:
         token = read_token(host, token_file)
+        sampler = sampler_of(sample_to, sample_share, sample_key_file)
     except ScanloopError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error
@@ -90,7 +97,9 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     admission = Admission(queue, max(4, queue // 8) * limits.body_bytes)
     tls = None if tls_certificate is None or tls_key is None else Tls(tls_certificate, tls_key, tls_clients)
     listening = Listening(host, port, grpc_port or None, token, tls, drain_seconds)
-    raise typer.Exit(serve(Predictor(champion, admission, limits), listening, reload_seconds or None))
+    with nullcontext() if sampler is None else closing(sampler):
+        status = serve(Predictor(champion, admission, limits, sampler), listening, reload_seconds or None)
+    raise typer.Exit(status)
 
 
 if __name__ == "__main__":

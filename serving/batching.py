@@ -111,6 +111,14 @@ class Batcher(Generic[Result]):
             QUEUE_DEPTH.set(len(self._waiting))
             self._change.notify()
 
+    def put_all(self, images: Sequence[Prepared], pending: Pending[Result]) -> None:
+        """Let all images of a request wait for one batch: a single thread is woken for them."""
+        since = time.monotonic()
+        with self._change:
+            self._waiting.extend(_Item(image, pending, index, since) for index, image in enumerate(images))
+            QUEUE_DEPTH.set(len(self._waiting))
+            self._change.notify()
+
     def close(self) -> None:
         """Answer what waits, then end."""
         with self._change:

@@ -5,15 +5,18 @@ KServe's own routes validate a body twice and walk it through four layers; on tw
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
 import orjson
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.guard import HEADER_BYTES
 from serving.metrics import LATENCY, REQUESTS
+from serving.openapi import POLICY, Page
 from serving.predictor import Predictor
 from serving.rejection import RequestError
 from serving.v1 import answer_v1, read_v1
@@ -37,10 +40,11 @@ class Endpoints:
     Args:
         app: KServe's.
         predictor: Answers.
+        pages: What is answered to GET, by path.
     """
 
-    def __init__(self, app: ASGIApp, predictor: Predictor) -> None:
-        self._app, self._predictor = app, predictor
+    def __init__(self, app: ASGIApp, predictor: Predictor, pages: Mapping[str, Page]) -> None:
+        self._app, self._predictor, self._pages = app, predictor, pages
         name = predictor.champion.name
         self._routes = {
             f"/v1/models/{name}:predict": ("v1", False),
@@ -53,7 +57,8 @@ class Endpoints:
         """Answer a request."""
         route = self._routes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         if route is None:
-            await self._app(scope, receive, send)
+            page = self._pages.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
+            await (self._app if page is None else _response(page))(scope, receive, send)
             return
         protocol, explain = route
         started, outcome = time.perf_counter(), "refused"
@@ -109,6 +114,12 @@ class Endpoints:
             headers.append((HEADER_BYTES.encode(), str(reply.json_bytes).encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
+
+
+def _response(page: Page) -> Response:
+    """A page, from which a browser loads nothing."""
+    headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+    return Response(page.body, media_type=page.media_type, headers=headers)
 
 
 async def _read(receive: Receive) -> bytes:

@@ -1,6 +1,6 @@
-"""Heat maps beside answers: covered copies of an image queue up with everybody's images, half a batch at a time.
+"""Heat maps beside answers: covered copies of an image queue up with everybody's images, some at a time.
 
-So an explanation takes no engine away from others: whatever is asked meanwhile waits for half a batch more.
+So an explanation takes no engine away from others: whatever is asked meanwhile waits for that much more.
 """
 
 import asyncio
@@ -74,8 +74,8 @@ class Explainer:
         image: Prepared = await loaded.aside(lambda: loaded.prepare(sent))
         copies = list(covered(image, preprocess))
         probabilities: list[float] = []
-        for start in range(0, len(copies), loaded.half_batch):
-            for one in await loaded.run(copies[start : start + loaded.half_batch]):
+        for start in range(0, len(copies), loaded.small_batch):
+            for one in await loaded.run(copies[start : start + loaded.small_batch]):
                 assert one.decisions is not None
                 probabilities.append(float(one.decisions.probabilities[one.row, label]))
         whole = float(found.decisions.probabilities[found.row, label])

@@ -43,7 +43,7 @@ class Loaded:
 
     def __init__(self, bundle: Bundle, work: Work, metadata: Metadata | None = None) -> None:
         self.bundle = bundle
-        self.half_batch = max(1, work.batch // 2)
+        self.small_batch = max(1, work.batch // 4)
         self._decoders = ThreadPoolExecutor(work.decoders, thread_name_prefix="decode")
         self._decider = Decider(bundle, metadata)
         self._batcher: Batcher[Found] = Batcher(self._decider.run, work.batch, work.delay_seconds, work.passes)
@@ -66,8 +66,7 @@ class Loaded:
     async def run(self, images: Sequence[Prepared]) -> list[Found]:
         """What the bundle says of images that are prepared; for who holds a lease."""
         pending: Pending[Found] = Pending.of(len(images), asyncio.get_running_loop())
-        for index, image in enumerate(images):
-            self._batcher.put(image, pending, index)
+        self._batcher.put_all(images, pending)
         return await pending.done
 
     async def aside(self, work: Callable[[], Made]) -> Made:

@@ -35,6 +35,10 @@ ABSTENTIONS = Counter("scanloop_abstentions", "Images that were left to a reader
 
 EXPLAINED = Counter("scanloop_explained_images", "Images whose heat map was made, each of 64 forward passes.")
 
+SAMPLED = Counter("scanloop_samples", "Images of which hash, embedding and answer were written down.")
+
+SAMPLES_DROPPED = Counter("scanloop_samples_dropped", "Drawn images that were not written: no room, or no disk.")
+
 REJECTED = Counter("scanloop_rejected_requests", "Requests answered with a 4xx or 503, by reason.", ["reason"])
 
 RELOADS = Counter("scanloop_reloads", "New models that were put in place, or were not, by outcome.", ["outcome"])

@@ -21,6 +21,7 @@ from serving.grpc_service import GrpcServer
 from serving.guard import Guard
 from serving.listening import GRACE_SECONDS, DrainingServer, Listening
 from serving.model import Classifier
+from serving.openapi import describe, pages
 from serving.predictor import Predictor
 from serving.rejection import RequestError, refuse
 
@@ -50,8 +51,10 @@ def _application(predictor: Predictor, listening: Listening) -> ASGIApp:
     RESTServer("kserve.model_server:app", _Plane(model_registry=models), None, listening.port).create_application()
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, refuse)
-    behind = Endpoints(app, predictor)
-    return Guard(behind, listening.token, predictor.limits.body_bytes, predictor.champion.name)
+    name, limits = predictor.champion.name, predictor.limits
+    described = pages(describe(name, limits, secured=listening.token is not None))
+    behind = Endpoints(app, predictor, described)
+    return Guard(behind, listening.token, limits.body_bytes, name)
 
 
 def _load(champion: Champion, server: DrainingServer, reload_seconds: float | None) -> None:

@@ -26,7 +26,7 @@ from scanloop.errors import ConfigError, ServiceError
 from scanloop.predict_command import TOKEN_VARIABLE, predict
 
 BATCH = ("--batch", "4", "--protocol", "v1")
-KILLS = int(os.environ.get("SCANLOOP_KILLS", "2"))
+KILLS = int(os.environ.get("SCANLOOP_KILLS", "1"))
 
 
 def run(endpoint: str, output: Path, *rest: str | Path) -> tuple[int, str, BaseException | None]:

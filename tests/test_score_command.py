@@ -31,7 +31,7 @@ from scanloop.scoring.scorer import Pace
 from scanloop.scoring.verifying import verify
 from scanloop.steps.ingest import ingest
 
-KILLS = int(os.environ.get("SCANLOOP_KILLS", "2"))
+KILLS = int(os.environ.get("SCANLOOP_KILLS", "1"))
 
 
 def run(*options: str | Path) -> tuple[int, str, BaseException | None]:
@@ -180,7 +180,8 @@ def test_the_verdict_on_an_engine_is_that_of_plain_arithmetic_on_the_held_out_im
         loss = -np.mean([np.log(plain[row, label]) for row, label in enumerate(labels)])
         assert found[arm]["log_loss"]["value"] == pytest.approx(loss, abs=1e-4)
     assert 0 < found["largest_difference"] < 1e-5
-    assert found["changed_labels"]["value"] == 0
+    assert (found["changed_labels"], found["changed_groups"]["value"]) == (0, 0)
+    assert found["changed_groups"]["high"] == pytest.approx(1 - 0.025 ** (1 / found["groups"]))
     assert found["within_gate"] is True
 
 
@@ -200,6 +201,7 @@ def test_an_engine_that_strays_is_outside_of_the_gate_and_labels_that_judge_noth
     found = verify(straying, bundle.engine, catalog, Pace())
     assert found["largest_difference"] > found["gate"]
     assert found["within_gate"] is False
+    assert (found["changed_groups"].value > 0) == (found["changed_labels"] > 0)
     assert found["log_loss_difference"].value != 0
     other = read_bundle(served_folder)
     with pytest.raises(TooFewLabelsError, match="cancer, normal"):

@@ -126,6 +126,7 @@ class DetectDriftConfig(Section):
 
     method: Literal["psi", "ks", "wasserstein", "jensenshannon"] = "psi"
     threshold: Positive | None = Field(None, description="Drift from here on (ks: p-value); None: the method's own")
+    samples: str | None = Field(None, description="Folder of samples of what was served; compared in place of the pool")
 
 
 class AccountConfig(Section):

@@ -12,6 +12,7 @@ from scanloop.bundle.engines.choice import Wanted
 from scanloop.bundle.engines.engine import ENGINES, PRECISIONS
 from scanloop.bundle.predict import Bundle
 from scanloop.bundle.read import read_bundle
+from scanloop.cores import usable_cores
 from scanloop.errors import ConfigError
 from scanloop.replacing import locked
 from scanloop.scoring.gathered import Gathered
@@ -45,9 +46,9 @@ def score_images(  # noqa: PLR0913  a keyword for each option
     catalog: Annotated[Path | None, typer.Option(help="Predict a catalog's slices in place of files")] = None,
     engine: Annotated[str, typer.Option(help=f"auto (the fastest here), {', '.join(ENGINES)}")] = "onnxruntime",
     precision: Annotated[str, typer.Option(help=f"Of the convolutions: {', '.join(PRECISIONS)}")] = "float32",
-    threads: Annotated[int, typer.Option(min=0, max=256, help="Threads a forward pass; 0: all cores")] = 0,
-    engines: Annotated[int, typer.Option(min=1, max=64, help="Forward passes at a time")] = 1,
-    batch: Annotated[int, typer.Option(min=1, max=1024, help="Images a forward pass")] = 32,
+    threads: Annotated[int, typer.Option(min=0, max=256, help="Cores for the network; 0: all")] = 0,
+    passes: Annotated[int, typer.Option(min=0, max=64, help="Forward passes at a time; 0: one a core")] = 0,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Images a forward pass")] = 8,
     verify: Annotated[Path | None, typer.Option(help="JSON to write of the engine's calibration")] = None,
 ) -> None:
     """Read the bundle, predict, and tell what it came to."""
@@ -57,7 +58,9 @@ def score_images(  # noqa: PLR0913  a keyword for each option
         raise ConfigError("say what to predict: either --catalog FOLDER, or images")
     if verify is not None and catalog is None:
         raise ConfigError("--verify: needs the labels of a catalog; give --catalog")
-    model, pace = read_bundle(bundle, Wanted(engine, precision, threads or None)), Pace(batch, engines)
+    cores = threads or usable_cores()
+    pace = Pace(batch, passes or cores)
+    model = read_bundle(bundle, Wanted(engine, precision, cores, pace.passes))
     made_by = {"model_digest": model.digest, "engine": model.engine.name, "precision": model.engine.precision}
     with locked(output):
         gathered = Gathered(output, made_by)
@@ -115,5 +118,5 @@ def _verified(model: Bundle, bundle: Path, catalog: Path, pace: Pace, report: Pa
         f"{found['engine']} {found['precision']}: a probability differs by {found['largest_difference']:.2g} at most, "
         f"{verdict} the gate of {found['gate']:g}"
     )
-    typer.echo(f"labels changed: {found['changed_labels'].value:.2%} of {found['n']}")
+    typer.echo(f"labels changed: {found['changed_labels']} of {found['n']}")
     return bool(found["within_gate"])

@@ -60,6 +60,11 @@ TABLES: Mapping[str, pa.Schema] = {
     "confidence.parquet": pa.schema([
         ("slice_id", _string), ("side", _string), ("confidence", _float), ("positive", pa.bool_()),
     ]),
+    "samples.parquet": pa.schema([
+        ("sha256", _string), ("time", pa.timestamp("us", tz="UTC")), ("label", _string), ("confidence", _float),
+        ("positive", pa.bool_()), ("probabilities", pa.list_(_float)), ("abstained", _string), ("strangeness", _float),
+        ("embedding", pa.list_(pa.float16())), ("model_digest", _string), ("operating_point", _string),
+    ]),
     "map.parquet": pa.schema([("slice_id", _string), ("features", _string), ("x", _float), ("y", _float)]),
 }  # fmt: skip
 """Schema of every table, by file name. Unlabelled is a null label; `phash` of a blank slice is null; `bytes` of a
@@ -76,5 +81,7 @@ judge the machine, or "control", where it was drawn at random beside those that 
 are the head's, by class, `neighbours` the nearest labelled images, nearest first, and `neighbour_labels` theirs.
 `soft` is what retraining learns a pool image as, by class, and `weight` how much that counts against a given label;
 both are null for what was not drawn to be learnt from.
+In samples of what was served `sha256` is that of the bytes sent, under a key where there is one, and `positive` whether
+the most probable class is the positive one; what could not be read has a reason in `abstained` and no label.
 On the map `features` is "frozen" or "fine-tuned".
 """

@@ -69,6 +69,23 @@ def basis_words(holdout: str, deployed_arm: str) -> str:
     )
 
 
+def served_basis(holdout: str) -> str:
+    """Whose confidence is compared where samples of what was served are, and on which images.
+
+    Args:
+        holdout: "test" or "cross_validation".
+    """
+    words = (
+        "Compared is the calibrated confidence of the model that is served: on what it was sent, equal images once, "
+    )
+    if holdout == "test":
+        return f"{words}and on the test split."
+    return (
+        f"{words}and on the labelled slices, by models that never saw their group. Those are means of several models, "
+        "which are less sure than one; a test split would say more."
+    )
+
+
 def judge(method: str, score: float, threshold: float, chance: float | None) -> Verdict:
     """Verdict on a score: drift where it passes the threshold and what chance alone gives at these sizes.
 

@@ -40,12 +40,12 @@ class Pace:
 
     Attributes:
         batch: Images a forward pass.
-        engines: Forward passes at a time.
+        passes: Forward passes at a time.
         decoders: Images that are decoded at a time.
     """
 
-    batch: int = 32
-    engines: int = 1
+    batch: int = 8
+    passes: int = 1
     decoders: int = usable_cores()
 
 
@@ -80,7 +80,7 @@ def score(bundle: Bundle, squares: Iterable[Square], pace: Pace) -> Iterator[Sco
             place += 1
         return rows
 
-    for rows in in_order(run, batches(squares, pace.batch), pace.engines, pace.engines):
+    for rows in in_order(run, batches(squares, pace.batch), pace.passes, pace.passes):
         yield from rows
 
 

@@ -31,8 +31,8 @@ def verify(bundle: Bundle, plain: Engine, catalog: Path, pace: Pace) -> dict[str
 
     Returns:
         Engine, precision, n and groups; for either engine accuracy, ECE and log-loss with intervals over groups; the
-        difference of the log-losses; the largest and the mean difference of a probability, images whose label changes,
-        the bundle's gate for the precision, and whether it holds.
+        difference of the log-losses; the largest and the mean difference of a probability, images whose label changes
+        and the share of groups with such an image, the bundle's gate for the precision, and whether it holds.
 
     Raises:
         TooFewLabelsError: The catalog has no labelled test image, or labels that the bundle does not know.
@@ -59,6 +59,7 @@ def _compared(bundle: Bundle, served: Float, exact: Float, holdout: Holdout) -> 
     difference = np.abs(served - exact)
     changed = bundle.points.labels(served) != bundle.points.labels(exact)
     gate, largest = float(bundle.gates[bundle.engine.precision]), float(difference.max())
+    groups = len(set(holdout.groups.tolist()))
     lost = _losses(served, holdout.labels) - _losses(exact, holdout.labels)
     return {
         "model_digest": bundle.digest,
@@ -66,13 +67,14 @@ def _compared(bundle: Bundle, served: Float, exact: Float, holdout: Holdout) -> 
         "precision": bundle.engine.precision,
         "split": "test",
         "n": len(changed),
-        "groups": len(set(holdout.groups.tolist())),
+        "groups": groups,
         "served": _measured(served, holdout),
         "onnxruntime_float32": _measured(exact, holdout),
         "log_loss_difference": _mean(lost, holdout),
         "largest_difference": largest,
         "mean_difference": float(difference.mean()),
-        "changed_labels": exact_interval(int(changed.sum()), len(changed)),
+        "changed_labels": int(changed.sum()),
+        "changed_groups": exact_interval(len(set(holdout.groups[changed].tolist())), groups),
         "gate": gate,
         "within_gate": largest <= gate,
     }

@@ -12,6 +12,7 @@ from scanloop.config import DetectDriftConfig
 from scanloop.drift.evidently_report import EMPTY_PAGE, compare, with_verdict
 from scanloop.drift.profile import Profile, profile_of
 from scanloop.drift.scores import permutation_test
+from scanloop.drift.served import measured_confidences, served_confidences
 from scanloop.drift.verdict import (
     THRESHOLDS,
     Verdict,
@@ -19,8 +20,11 @@ from scanloop.drift.verdict import (
     judge,
     prevalence_changed,
     prevalence_words,
+    served_basis,
     too_few,
 )
+from scanloop.errors import ConfigError
+from scanloop.provenance import Source
 from scanloop.types import Float
 
 
@@ -59,7 +63,11 @@ class _Sample:
     profile: Profile
 
 
-@step("drift")
+def _sources(config: DetectDriftConfig) -> list[Source]:
+    return [] if config.samples is None else [Source(config.samples)]
+
+
+@step("drift", _sources)
 def detect_drift(
     config: DetectDriftConfig, *, evaluation: Path, current: Path | None = None, output: Path
 ) -> DriftSummary:
@@ -70,19 +78,30 @@ def detect_drift(
     calibrated out-of-fold probabilities: one head's word a slice, like those on the pool. `basis` in `drift.json` says
     so in words. Each slice counts once, however many copies of it there are.
 
+    Where the config names samples of what was served, these are compared with what the deployed model said of its
+    hold-out, in `predictions.parquet`: one model on both sides, and images that came after it.
+
     Args:
-        config: Method and threshold.
+        config: Method and threshold; samples of what was served.
         evaluation: Its confidence on the hold-out is the reference.
         current: A later evaluation, whose confidence on the pool is compared; the same one when not given. A head that
             changed much in between, with many new labels or another encoder, looks like drift, too.
         output: Directory to fill.
 
     Raises:
-        ArtifactError: A table is missing.
+        ArtifactError: A table or the samples are missing.
+        ConfigError: There are samples and a later evaluation: one of them is compared.
     """
+    if config.samples is not None and current is not None:
+        raise ConfigError("detect_drift.samples: compared are samples or a later evaluation, not both")
     threshold = config.threshold or THRESHOLDS[config.method]
     metrics = read_json(evaluation / "metrics.json")
-    reference, now = _sample(evaluation, "reference"), _sample(current or evaluation, "pool")
+    holdout = str(metrics["holdout"]["kind"])
+    if config.samples is not None:
+        reference, now, basis = *_served(evaluation, holdout, Path(config.samples)), served_basis(holdout)
+    else:
+        reference, now = _sample(evaluation, "reference"), _sample(current or evaluation, "pool")
+        basis = basis_words(holdout, metrics["deployed_arm"])
     reason = too_few(reference.profile, now.profile)
     score, chance = None, None
     if reason is None:
@@ -110,7 +129,7 @@ def detect_drift(
         "reference": reference.profile,
         "current": now.profile,
         "reason": reason,
-        "basis": basis_words(metrics["holdout"]["kind"], metrics["deployed_arm"]),
+        "basis": basis,
     }
     write_json(output / "drift.json", vars(summary) | facts)
     write_bytes(output / "drift.html", with_verdict(page, f"{summary.verdict} {facts['basis']}").encode())
@@ -122,3 +141,10 @@ def _sample(evaluation: Path, side: str) -> _Sample:
     rows: pd.DataFrame = table[table["side"] == side]
     confidence = rows["confidence"].to_numpy(dtype=np.float64)
     return _Sample(confidence, profile_of(confidence, rows["positive"].to_numpy(dtype=np.bool_)))
+
+
+def _served(evaluation: Path, holdout: str, samples: Path) -> tuple[_Sample, _Sample]:
+    positive_class = str(read_json(evaluation / "curves.json")["positive_class"])
+    both = measured_confidences(evaluation, holdout, positive_class), served_confidences(samples)
+    reference, now = (_Sample(one.confidence, profile_of(one.confidence, one.positive)) for one in both)
+    return reference, now
