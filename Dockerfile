@@ -1,4 +1,4 @@
-# One file, a stage an image: `docker build --target compute|labelling|serving .`
+# One file, a stage an image: `docker build --target compute|labelling|serving|torchserve .`
 # Image names must hold "python": Kubeflow's local runner looks for it.
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -43,3 +43,16 @@ HEALTHCHECK --interval=15s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/v2/health/ready', timeout=4)"]
 ENTRYPOINT ["python", "-m", "serving"]
 CMD ["--bundle", "/mnt/models", "--host", "0.0.0.0"]
+
+# TorchServe behind the server's guard, `docs/serving-torchserve.md`: an export below /mnt/models, the token in SCANLOOP_TOKEN.
+FROM base AS torchserve
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN apt-get update && apt-get install --yes --no-install-recommends openjdk-17-jre-headless && \
+    rm -rf /var/lib/apt/lists/* && \
+    pip install --extra-index-url "$TORCH_INDEX" -c constraints.txt ".[torchserve]"
+USER 10001:10001
+EXPOSE 8080
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/v2/health/ready', timeout=4)"]
+ENTRYPOINT ["python", "-m", "serving.torchserve"]
+CMD ["--store", "/mnt/models", "--host", "0.0.0.0"]

@@ -98,10 +98,11 @@ bench-label-errors: setup ## Measure how many planted label errors are among the
 bench-features: setup ## Measure the feature repository: rows a second, bytes a row, look-ups, the join as of a time; SLICES=50000 is quick
 	$(BIN)/python benchmarks/bench_features.py $(if $(SLICES),--slices $(SLICES))
 
-image: ## Build the images of compute, page and serving (needs Docker)
+image: ## Build the images of compute, page, serving and TorchServe (needs Docker)
 	docker build --target compute --tag $(IMAGE)/compute-python:$(VERSION) .
 	docker build --target labelling --tag $(IMAGE)/labelling-python:$(VERSION) .
 	docker build --target serving --tag $(IMAGE)/serving-python:$(VERSION) .
+	docker build --target torchserve --tag $(IMAGE)/torchserve-python:$(VERSION) .
 
 clean: ## Remove the environment and the runs
 	rm -rf .venv runs

@@ -56,10 +56,10 @@ def variants(bundle: Path, wanted: Sequence[str], options: Sequence[str], scratc
     for name in wanted:
         if name in TORCHSERVE:
             store = exported(bundle, scratch / name.replace(" ", "-"), *TORCHSERVE[name])
-            ours = [sys.executable, "-m", "serving.torchserve", "--store", str(store), "--port", "{port}"]
+            ours = [sys.executable, "-m", "serving.torchserve", "--store", str(store), "--port", "{port}", "--open"]
         else:
             engine, precision = ENGINES[name]
-            ours = [sys.executable, "-m", "serving", "--bundle", str(bundle), "--port", "{port}", *options]
+            ours = [sys.executable, "-m", "serving", "--bundle", str(bundle), "--port", "{port}", "--open", *options]
             ours += ["--engine", engine, "--precision", precision]
         found.append(Variant(name, ours, "/v1/models/scanloop:predict", "/v2/health/ready"))
     return found
@@ -78,7 +78,7 @@ def installed() -> list[str]:
     from scanloop.errors import ConfigError
     from serving.torchserve.process import check_installed
 
-    names = [name for name in ENGINES if "int8" not in name]
+    names = list(ENGINES)
     try:
         check_installed()
     except ConfigError as error:
@@ -203,7 +203,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=8, help="a window")
     parser.add_argument("--warm-seconds", type=int, default=2, help="before each window")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 16, 32])
-    parser.add_argument("--engines", nargs="+", help="all but int8 by default")
+    parser.add_argument("--engines", nargs="+", help="all by default")
     parser.add_argument("--options", default="", help="of our server, in one text")
     parser.add_argument("--bundle", type=Path, help="a bundle at hand; else one is written")
     parser.add_argument("--lock", type=Path, help="held while a window is measured")

@@ -10,10 +10,17 @@ from typing import Annotated
 import typer
 
 from scanloop.bundle.engines.choice import Wanted
-from scanloop.bundle.engines.engine import ENGINES, PRECISIONS
+from scanloop.bundle.engines.engine import ENGINES, Precision
 from scanloop.cores import usable_cores
 from scanloop.errors import ScanloopError
 from serving.access import read_token
+from serving.admission import Admission
+from serving.champion import Champion
+from serving.listening import Listening, Tls
+from serving.loaded import Work
+from serving.predictor import Limits, Predictor
+from serving.sampling import sampler_of
+from serving.sources import source_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -22,8 +29,8 @@ Serve a bundle over HTTP and gRPC, in KServe's V1 and V2 (Open Inference) protoc
 
 \b
 Examples:
-    python -m serving --bundle runs/demo/bundle
-    python -m serving --bundle runs/demo/bundle --engine openvino --precision bf16
+    python -m serving --bundle runs/demo/bundle --open
+    python -m serving --bundle runs/demo/bundle --token-file token --host 0.0.0.0 --engine openvino --precision bf16
     curl localhost:8080/v1/models/scanloop:predict -H 'Content-Type: application/json' \\
         -d '{"instances": [{"image": {"b64": "'$(base64 -w0 slice.jpg)'"}}]}'
 """
@@ -36,16 +43,17 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     cache: Annotated[Path, typer.Option(help="Where fetched bundles are kept")] = Path(".serving-cache"),
     features: Annotated[Path | None, typer.Option(help="Feature repository: tells more of neighbours")] = None,
     reload_seconds: Annotated[float, typer.Option(min=0, help="Look for a new bundle so often; 0 never")] = 0,
-    host: Annotated[str, typer.Option(help="Address to bind to; others than loopback need a token")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to bind to")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Of gRPC; 0 leaves it off")] = 0,
     name: Annotated[str, typer.Option(help="Name of the model in the URLs")] = "scanloop",
     token_file: Annotated[Path | None, typer.Option(help="File with the bearer token; else SCANLOOP_TOKEN")] = None,
+    open_to_all: Annotated[bool, typer.Option("--open", help="Ask nobody for a token; on loopback alone")] = False,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file: serve TLS")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key")] = None,
     tls_clients: Annotated[Path | None, typer.Option(help="PEM file: demand client certificates signed by it")] = None,
     engine: Annotated[str, typer.Option(help=f"auto (the fastest here), {', '.join(ENGINES)}")] = "auto",
-    precision: Annotated[str, typer.Option(help=f"Of the convolutions: {', '.join(PRECISIONS)}")] = "float32",
+    precision: Annotated[Precision, typer.Option(help="Of the convolutions")] = "float32",
     compile_torch: Annotated[bool, typer.Option(help="Let torch compile the network")] = False,
     threads: Annotated[int, typer.Option(min=0, max=256, help="Cores for the network; 0: all")] = 0,
     passes: Annotated[int, typer.Option(min=0, max=64, help="Forward passes at a time; 0: one a core")] = 0,
@@ -61,34 +69,14 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     drain_seconds: Annotated[float, typer.Option(min=0, help="Answer on for so long after SIGTERM")] = 0,
 ) -> None:
     """Read the bundle, check it against its reference slices, and serve it."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-        raise typer.BadParameter("letters, digits, '.', '_' and '-' only", param_hint="--name")
-    if precision not in PRECISIONS:
-        raise typer.BadParameter(f"one of {', '.join(PRECISIONS)}", param_hint="--precision")
-    if (tls_certificate is None) != (tls_key is None) or (tls_clients and tls_certificate is None):
-        raise typer.BadParameter("a certificate needs its key, and clients' certificates both", param_hint="--tls-...")
+    _check(name, tls_certificate, tls_key, tls_clients)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
-    sys.argv[1:] = []  # kserve parses the command line when it is imported, and would take our options for its own
-    from serving.sampling import sampler_of
-
-    try:
-        token = read_token(host, token_file)
-        sampler = sampler_of(sample_to, sample_share, sample_key_file)
-    except ScanloopError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
-    from serving.admission import Admission
-    from serving.champion import Champion
-    from serving.listening import Listening, Tls
-    from serving.loaded import Work
-    from serving.predictor import Limits, Predictor
-    from serving.server import serve
-    from serving.sources import source_of
-
     cores = threads or usable_cores()
     wanted = Wanted(engine, precision, cores, passes or cores, compile_torch)
     work = Work(batch, delay_ms / 1e3, wanted.passes, usable_cores() + 1)
     try:
+        token = read_token(host, token_file, open_to_all=open_to_all, certified=tls_clients is not None)
+        sampler = sampler_of(sample_to, sample_share, sample_key_file)
         champion = Champion(name, source_of(bundle, tracking_uri, cache, wanted, work, features))
     except ScanloopError as error:
         typer.echo(f"error: {error}", err=True)
@@ -97,9 +85,20 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     admission = Admission(queue, max(4, queue // 8) * limits.body_bytes)
     tls = None if tls_certificate is None or tls_key is None else Tls(tls_certificate, tls_key, tls_clients)
     listening = Listening(host, port, grpc_port or None, token, tls, drain_seconds)
+    sys.argv[1:] = []  # kserve parses the command line when it is imported, and would take our options for its own
+    from serving.server import serve as run
+
     with nullcontext() if sampler is None else closing(sampler):
-        status = serve(Predictor(champion, admission, limits, sampler), listening, reload_seconds or None)
+        status = run(Predictor(champion, admission, limits, sampler), listening, reload_seconds or None)
     raise typer.Exit(status)
+
+
+def _check(name: str, certificate: Path | None, key: Path | None, clients: Path | None) -> None:
+    """Refuse options that say nothing of their own."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise typer.BadParameter("letters, digits, '.', '_' and '-' only", param_hint="--name")
+    if (certificate is None) != (key is None) or (clients and certificate is None):
+        raise typer.BadParameter("a certificate needs its key, and clients' certificates both", param_hint="--tls-...")
 
 
 if __name__ == "__main__":

@@ -9,17 +9,25 @@ from scanloop.errors import ConfigError
 
 TOKEN_VARIABLE = "SCANLOOP_TOKEN"  # noqa: S105 - the variable's name, not a token
 
+REMEDY = f"give a token with --token-file or {TOKEN_VARIABLE}, or demand client certificates with --tls-clients"
+
 OPEN_PATHS = ("/", "/v2/health/live", "/v2/health/ready")
 """Probed by orchestrators without a token. A model's own readiness is open as well: see `is_open`."""
 
 
-def read_token(host: str, token_file: Path | None) -> str | None:
+def read_token(host: str, token_file: Path | None, *, open_to_all: bool = False, certified: bool = False) -> str | None:
     """The token that requests must carry, or None where none is needed.
 
     It comes from the file, else from the environment variable SCANLOOP_TOKEN.
 
+    Args:
+        host: Address that is bound to.
+        token_file: File with the token.
+        open_to_all: Whether no token is asked for on purpose; on loopback alone.
+        certified: Whether clients must bring a certificate, and need no token then.
+
     Raises:
-        ConfigError: The file is missing or empty, or the host is public and there is no token.
+        ConfigError: The file is missing or empty; or there is no token, and nothing else keeps strangers out.
     """
     if token_file is not None:
         try:
@@ -31,12 +39,13 @@ def read_token(host: str, token_file: Path | None) -> str | None:
         return token
     if token := os.environ.get(TOKEN_VARIABLE, "").strip():
         return token
-    if not is_loopback(host):
-        raise ConfigError(
-            f"--host {host} is reachable from other machines: give a token with --token-file or {TOKEN_VARIABLE},"
-            " or bind to 127.0.0.1"
-        )
-    return None
+    if certified:
+        return None
+    if open_to_all and is_loopback(host):
+        return None
+    if open_to_all:
+        raise ConfigError(f"--open is for loopback; --host {host} is reachable from other machines: {REMEDY}")
+    raise ConfigError(f"who may ask? {REMEDY}; --open, on loopback alone, asks nobody")
 
 
 def is_loopback(host: str) -> bool:

@@ -23,7 +23,6 @@ V1 = "/v1/models/scanloop:predict"
 V2 = "/v2/models/scanloop/infer"
 MAX_BATCH = 24
 TOKEN = "correct horse"
-ENGINE = ("--engine", "onnxruntime")
 CHECKOUT = Path(__file__).parents[1]
 JPEG = to_jpeg(draw_slices(1)[0])
 LARGE = to_jpeg(np.full((2000, 2000, 3), 90, np.uint8))
@@ -36,32 +35,43 @@ class Server:
     log: Path
 
 
+def start(scratch: Path, bundle: Path, *options: str) -> Server:
+    port, log = free_port(), scratch / "server.log"
+    process = launch(log, bundle, "--port", str(port), *options)
+    authorization = {"authorization": f"Bearer {TOKEN}"}
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=authorization, timeout=30, trust_env=False)
+    wait_until_ready(client, process, log)
+    return Server(process, client, log)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def start(scratch: Path, bundle: Path, *options: str) -> Server:
-    port, log = free_port(), scratch / "server.log"
+def launch(log: Path, bundle: Path, *options: str, opened: bool = True) -> "subprocess.Popen[bytes]":
     with log.open("wb") as sink:
-        command = command_line(bundle, "--port", str(port), *options)
-        process = subprocess.Popen(command, cwd=CHECKOUT, stdout=sink, stderr=subprocess.STDOUT)
-    authorization = {"authorization": f"Bearer {TOKEN}"}
-    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=authorization, timeout=30, trust_env=False)
+        command = command_line(bundle, *options, opened=opened)
+        return subprocess.Popen(command, cwd=CHECKOUT, stdout=sink, stderr=subprocess.STDOUT)
+
+
+def wait_until_ready(client: httpx.Client, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if client.get("/v2/models/scanloop/ready").status_code == 200:
-                return Server(process, client, log)
+                return
         except httpx.TransportError:
-            time.sleep(0.1)
+            pass
+        time.sleep(0.1)
     process.kill()
     raise AssertionError(log.read_text())
 
 
-def command_line(bundle: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "serving", "--bundle", str(bundle), *ENGINE, *options]
+def command_line(bundle: Path, *options: str, opened: bool = True) -> list[str]:
+    chosen = ["--engine", "onnxruntime", *(["--open"] if opened else [])]
+    return [sys.executable, "-m", "serving", "--bundle", str(bundle), *chosen, *options]
 
 
 @pytest.fixture(scope="module")

@@ -115,7 +115,7 @@ def test_all_extras_are_in_all() -> None:
     assert set(everything.removeprefix("scanloop[").removesuffix("]").split(",")) == set(extras) - {"all"}
 
 
-@pytest.mark.parametrize("stage", ["compute", "labelling", "serving"])
+@pytest.mark.parametrize("stage", ["compute", "labelling", "serving", "torchserve"])
 def test_an_image_is_healthy_or_says_so_and_runs_as_nobody_special(stage: str) -> None:
     text = dockerfile_stages()[stage]
     assert "\nHEALTHCHECK " in text
@@ -133,7 +133,7 @@ def test_the_image_copies_only_what_is_there() -> None:
 
 def test_every_images_name_holds_python_because_kubeflows_local_runner_looks_for_it() -> None:
     tags = re.findall(r"--tag (\S+)", (ROOT / "Makefile").read_text())
-    assert len(tags) == 3
+    assert len(tags) == 4
     assert all("python" in tag for tag in [*tags, IMAGE])
 
 

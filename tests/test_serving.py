@@ -169,16 +169,20 @@ def test_a_token_is_asked_of_everything_but_health(client: httpx.Client) -> None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_a_loopback_host_needs_no_token(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loopback_host_is_open_only_where_that_is_said(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SCANLOOP_TOKEN", raising=False)
-    assert read_token(host, None) is None
+    assert read_token(host, None, open_to_all=True) is None
+    with pytest.raises(ConfigError, match="--open, on loopback"):
+        read_token(host, None)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", "localhost.example.org"])
-def test_a_public_host_without_a_token_is_refused(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_host_needs_a_token_or_certificates(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SCANLOOP_TOKEN", raising=False)
-    with pytest.raises(ConfigError, match="token"):
-        read_token(host, None)
+    for open_to_all in (False, True):
+        with pytest.raises(ConfigError, match="token"):
+            read_token(host, None, open_to_all=open_to_all)
+    assert read_token(host, None, certified=True) is None
     monkeypatch.setenv("SCANLOOP_TOKEN", TOKEN)
     assert read_token(host, None) == TOKEN
 

@@ -19,6 +19,8 @@ from serving.torchserve.backend import Backend
 from serving.torchserve.process import TorchServe, check_installed
 from serving.torchserve.proxy import Proxy
 
+logger = logging.getLogger("scanloop.serving")
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 HELP = """\
@@ -27,16 +29,17 @@ Start TorchServe on loopback with an export in it, and serve its model behind a 
 \b
 Examples:
     scanloop export torchserve --bundle runs/demo/bundle --output runs/demo/torchserve
-    python -m serving.torchserve --store runs/demo/torchserve
+    python -m serving.torchserve --store runs/demo/torchserve --token-file token
 """
 
 
 @app.command(help=HELP)
 def serve(  # noqa: PLR0913, PLR0917 - an option each
     store: Annotated[Path, typer.Option(help="Folder that scanloop export torchserve wrote")],
-    host: Annotated[str, typer.Option(help="Address to bind to; others than loopback need a token")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to bind to")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     token_file: Annotated[Path | None, typer.Option(help="File with the bearer token; else SCANLOOP_TOKEN")] = None,
+    open_to_all: Annotated[bool, typer.Option("--open", help="Ask nobody for a token; on loopback alone")] = False,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file: serve TLS")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key")] = None,
     tls_clients: Annotated[Path | None, typer.Option(help="PEM file: demand client certificates signed by it")] = None,
@@ -51,7 +54,8 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         check_installed()
-        token, archived = read_token(host, token_file), read_export(store)
+        token = read_token(host, token_file, open_to_all=open_to_all, certified=tls_clients is not None)
+        archived = read_export(store)
     except ScanloopError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error
@@ -60,19 +64,28 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     process = TorchServe(store, archived.settings)
     try:
         backend = Backend(process, archived, timeout_seconds, start_seconds)
-        status = asyncio.run(_run(backend, archived, listening, queue, timeout_seconds))
+        server = _server(backend, archived, listening, queue, timeout_seconds)
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(_run(server, backend))
     finally:
         process.stop()
-    raise typer.Exit(status)
+    raise typer.Exit(server.status)
 
 
-async def _run(backend: Backend, archived: Archived, listening: Listening, queue: int, read_seconds: float) -> int:
+def _server(
+    backend: Backend, archived: Archived, listening: Listening, queue: int, read_seconds: float
+) -> DrainingServer:
     most = int(archived.settings["max_request_size"])
     proxy = Proxy(backend, Admission(queue, max(4, queue // 8) * most), archived, most, read_seconds)
-    server = DrainingServer(Guard(proxy.application(), listening.token, most, archived.name), backend, listening)
+    return DrainingServer(Guard(proxy.application(), listening.token, most, archived.name), backend, listening)
 
+
+async def _run(server: DrainingServer, backend: Backend) -> None:
     async def watch() -> None:
-        await backend.watch()
+        try:
+            await backend.watch()
+        except Exception:
+            logger.exception("TorchServe is looked after no more")
         server.status, server.should_exit = 1, True
 
     watching = asyncio.create_task(watch())
@@ -82,7 +95,6 @@ async def _run(backend: Backend, archived: Archived, listening: Listening, queue
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
-    return server.status
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -33,6 +33,11 @@ class Reply:
     body: bytes
     headers: Mapping[str, str]
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the handler refused the request; TorchServe's own refusals are no matter of the client's."""
+        return self.body.startswith(b'{"error":')
+
 
 class Backend:
     """Predictions by a TorchServe that says itself healthy when its workers are dead.
@@ -54,6 +59,7 @@ class Backend:
         self._alive: frozenset[str] = frozenset()
         self._keys: Keys | None = None
         self._renew_at = 0.0
+        self._renewal = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
         self.draining = False
 
@@ -85,18 +91,18 @@ class Backend:
             self._proven = frozenset()
             logger.warning("TorchServe: %s", error)
             raise _unavailable("backend", "TorchServe ended the connection") from error
-        if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR or not (reply.status == HTTPStatus.OK or reply.is_refusal):
             logger.warning("TorchServe answered %d: %s", reply.status, reply.body[:300].decode(errors="replace"))
             raise _unavailable("backend", "TorchServe did not answer this request")
         return reply
 
     async def _ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         reply = await self._post(path, body, headers)
-        if reply.status == HTTPStatus.BAD_REQUEST and b"InvalidKeyException" in reply.body:
-            self._keys = self._process.keys()  # replaced between the reading of the key and its use
+        if reply.status == HTTPStatus.BAD_REQUEST and not reply.is_refusal:
+            # The key was replaced since it was read, perhaps by us; TorchServe writes the new one after it holds.
+            async with self._renewal:
+                self._keys = self._process.keys() or self._keys
             reply = await self._post(path, body, headers)
-            if reply.status == HTTPStatus.BAD_REQUEST and b"InvalidKeyException" in reply.body:
-                raise _unavailable("backend", "TorchServe takes its own key no longer")
         return reply
 
     async def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
@@ -125,9 +131,9 @@ class Backend:
             while not self._process.ended():
                 try:
                     await self._look()
-                except (aiohttp.ClientError, TimeoutError) as error:
-                    logger.info("TorchServe does not answer yet: %s", error)
-                    self._alive = frozenset()
+                except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
+                    logger.info("TorchServe does not answer: %s", str(error) or type(error).__name__)
+                    self._alive = _living(int(name.partition(":")[0]) for name in self._alive) & self._alive
                 if self.works:
                     worked = time.monotonic()
                 elif time.monotonic() - worked > self._start_seconds:
@@ -157,10 +163,11 @@ class Backend:
 
     async def _renew(self, keys: Keys) -> None:
         """New keys at half of their time."""
-        for kind in ("management", "inference"):
-            await self._manage(f"/token?type={kind}", keys.renewal)
-        if (renewed := self._process.keys()) is not None:
-            self._take(renewed)
+        async with self._renewal:
+            for kind in ("management", "inference"):
+                await self._manage(f"/token?type={kind}", keys.renewal)
+            if (renewed := self._process.keys()) is not None:
+                self._take(renewed)
 
     async def _manage(self, path: str, key: str) -> bytes:
         assert self._session is not None
@@ -175,7 +182,7 @@ class Backend:
         assert self._keys is not None
         (described,) = orjson.loads(await self._manage(f"/models/{self._archived.name}", self._keys.management))
         pids = [worker["pid"] for worker in described["workers"] if worker["status"] == "READY"]
-        return frozenset(filter(None, map(process_identity, pids)))
+        return _living(pids)
 
     async def _canary(self, alive: frozenset[str]) -> None:
         """A prediction of a black image, by the very bundle that is in the archive."""
@@ -197,6 +204,11 @@ class Backend:
             logger.critical("TorchServe serves another bundle than the archive holds")
         else:
             self._proven = alive
+
+
+def _living(pids: Iterable[int]) -> frozenset[str]:
+    """Names of those processes that live; no later process shares them."""
+    return frozenset(filter(None, map(process_identity, pids)))
 
 
 def _unavailable(reason: str, detail: str) -> RequestError:

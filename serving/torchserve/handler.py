@@ -27,8 +27,10 @@ from serving.v2_answer import answer_v2
 logger = logging.getLogger("scanloop.serving")
 
 HEADER_BYTES = "inference-header-content-length"
-JSON, BINARY = "application/json", "application/octet-stream"
 """Request and response header that says where JSON ends and raw tensors begin."""
+
+MOST_DIGITS = 12
+JSON, BINARY = "application/json", "application/octet-stream"
 
 
 class Handler:
@@ -87,7 +89,7 @@ class Handler:
             if isinstance(value, str)
         }
         stated = headers.get(HEADER_BYTES)
-        if stated is not None and not stated.isdecimal():
+        if stated is not None and (not stated.isdecimal() or len(stated) > MOST_DIGITS):
             raise invalid(HEADER_BYTES, "must be a whole number of bytes")
         head = payload if stated is None else payload[: int(stated)]
         try:

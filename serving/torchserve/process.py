@@ -71,7 +71,7 @@ class TorchServe:
         scratch.mkdir()
         roots = [str(Path(scanloop.__file__).parents[1]), str(Path(__file__).parents[2])]
         paths = [*dict.fromkeys(roots), *filter(None, [os.environ.get("PYTHONPATH")])]
-        logs = {"LOG_LOCATION": str(scratch), "METRICS_LOCATION": str(scratch)}
+        logs = {"LOG_LOCATION": str(scratch), "METRICS_LOCATION": str(scratch), "OPENBLAS_NUM_THREADS": "1"}
         kept = {
             name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE and not name.startswith("TS_")
         }
