@@ -1,5 +1,6 @@
 """The model that answers now, and how another one takes its place without a request lost."""
 
+import gc
 import logging
 import threading
 from collections.abc import Callable
@@ -69,6 +70,7 @@ class Champion:
         with self._turn:
             self._known = self._source.current()
             self._put(self._source.load())
+        settle()
 
     def refresh(self) -> bool:
         """Put the bundle that is there now in place, if it is another one; a bundle that is refused changes nothing."""
@@ -88,6 +90,8 @@ class Champion:
             RELOADS.labels("done").inc()
         if former is not None:
             former.retire()
+            del former
+            settle()
         return True
 
     def watch(self, seconds: float) -> None:
@@ -116,3 +120,10 @@ class Champion:
         logger.info(
             "serving %s, digest %s, by %s in %s", self.name, bundle.digest, bundle.engine.name, bundle.engine.precision
         )
+
+
+def settle() -> None:
+    """Collect garbage, and keep later collections from walking all that is loaded: that takes a tenth of a second."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
