@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from scanloop.artifacts import write_bytes
 from scanloop.errors import ConfigError
-from scanloop.tables import TABLES
+from scanloop.tables import SAMPLES
 from serving.asked import Asked, Sent
 from serving.deciding import BAD_IMAGE, Found
 from serving.loaded import Loaded
@@ -33,7 +33,7 @@ from serving.rejection import RequestError
 
 logger = logging.getLogger("scanloop.serving")
 
-SCHEMA = TABLES["samples.parquet"]
+
 MOST_QUEUED, MOST_QUEUED_BYTES = 512, 64 << 20
 LEAST_KEY_BYTES = 32
 
@@ -184,7 +184,7 @@ class Sampler:
         self._number += 1
         try:
             sink = pa.BufferOutputStream()
-            pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink, compression="zstd", write_page_checksum=True)
+            pq.write_table(pa.Table.from_pylist(rows, SAMPLES), sink, compression="zstd", write_page_checksum=True)
             write_bytes(self.folder / name, sink.getvalue().to_pybytes())
             SAMPLED.inc(len(rows))
             files = sorted(self.folder.glob("samples-*.parquet"))

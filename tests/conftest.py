@@ -1,15 +1,19 @@
 """Fixtures that every test may use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from chain import Chain
 from dicom_objects import samples  # noqa: F401  # a fixture of the tests of DICOM
 from label_pages import make_site, site  # noqa: F401  # fixtures of the tests of the clinicians' page
 from label_stores import address, clock, postgres, store  # noqa: F401  # fixtures of the tests of the label store
 from object_store import bucket, credentials, moto_url  # noqa: F401  # fixtures of the tests of storage
 from served import bundle, client, served_folder, server  # noqa: F401  # fixtures of the tests of serving
+
+THREADS_OF_TORCH = torch.get_num_threads()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,3 +34,11 @@ def data_dir() -> Path:
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """A small run of the loop on synthetic slices, whose artifacts are made as they are asked for."""
     return Chain(tmp_path_factory.mktemp("chain"))
+
+
+@pytest.fixture(autouse=True)
+def threads_of_torch() -> Iterator[None]:
+    """An engine of torch sets its threads for the whole process; what trains later would round otherwise."""
+    yield
+    if torch.get_num_threads() != THREADS_OF_TORCH:
+        torch.set_num_threads(THREADS_OF_TORCH)

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from served import TOKEN, V1, V2, metric, start, v1, v2
@@ -25,10 +26,11 @@ from scanloop.config import DetectDriftConfig
 from scanloop.drift.served import served_confidences
 from scanloop.errors import ArtifactError, ConfigError
 from scanloop.steps.detect_drift import detect_drift
+from scanloop.tables import SAMPLES
 from serving import sampling
 from serving.asked import Asked, Sent
 from serving.deciding import Found
-from serving.sampling import SCHEMA, Rotation, Sampler, sampler_of
+from serving.sampling import Rotation, Sampler, sampler_of
 
 KEY = b"0123456789abcdef0123456789abcdef"
 
@@ -61,7 +63,7 @@ def test_a_served_image_leaves_its_keyed_hash_its_embedding_and_its_answer_and_n
     assert server.process.wait(30) == 0, server.log.read_text()
     server.client.close()
     (path,) = samples.iterdir()
-    assert pq.read_schema(path).equals(SCHEMA)
+    assert pq.read_schema(path).equals(SAMPLES)
     rows = read(samples)
     expected = [hmac.new(KEY, one, hashlib.sha256).hexdigest() for one in (*payloads, b"no image", payloads[0])]
     assert rows["sha256"].tolist() == expected
@@ -209,8 +211,8 @@ def test_samples_of_an_earlier_model_are_left_out_and_damaged_or_missing_ones_ar
     })  # fmt: skip
     with pytest.raises(ArtifactError, match="no samples"):
         served_confidences(tmp_path)
-    write_table(tmp_path, "samples.parquet", frame)
-    (tmp_path / "samples.parquet").rename(tmp_path / "samples-1.parquet")
+    rows = pa.Table.from_pylist(frame.astype(object).where(frame.notna(), None).to_dict("records"), SAMPLES)
+    pq.write_table(rows, tmp_path / "samples-1.parquet")
     assert served_confidences(tmp_path).confidence.tolist() == [0.7]
     assert served_confidences(tmp_path, "1").positive.tolist() == [True]
     (tmp_path / "samples-2.parquet").write_bytes(b"PAR1")

@@ -60,11 +60,6 @@ TABLES: Mapping[str, pa.Schema] = {
     "confidence.parquet": pa.schema([
         ("slice_id", _string), ("side", _string), ("confidence", _float), ("positive", pa.bool_()),
     ]),
-    "samples.parquet": pa.schema([
-        ("sha256", _string), ("time", pa.timestamp("us", tz="UTC")), ("label", _string), ("confidence", _float),
-        ("positive", pa.bool_()), ("probabilities", pa.list_(_float)), ("abstained", _string), ("strangeness", _float),
-        ("embedding", pa.list_(pa.float16())), ("model_digest", _string), ("operating_point", _string),
-    ]),
     "map.parquet": pa.schema([("slice_id", _string), ("features", _string), ("x", _float), ("y", _float)]),
 }  # fmt: skip
 """Schema of every table, by file name. Unlabelled is a null label; `phash` of a blank slice is null; `bytes` of a
@@ -85,3 +80,10 @@ In samples of what was served `sha256` is that of the bytes sent, under a key wh
 the most probable class is the positive one; what could not be read has a reason in `abstained` and no label.
 On the map `features` is "frozen" or "fine-tuned".
 """
+
+SAMPLES = pa.schema([
+    ("sha256", _string), ("time", pa.timestamp("us", tz="UTC")), ("label", _string), ("confidence", _float),
+    ("positive", pa.bool_()), ("probabilities", pa.list_(_float)), ("abstained", _string), ("strangeness", _float),
+    ("embedding", pa.list_(pa.float16())), ("model_digest", _string), ("operating_point", _string),
+])  # fmt: skip
+"""Schema of what `python -m serving --sample-to` leaves: files of a server, no artifact of a run."""

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from scanloop.artifacts import read_table
 from scanloop.errors import ArtifactError
-from scanloop.tables import TABLES
+from scanloop.tables import SAMPLES
 from scanloop.types import Float
 
 COLUMNS = ("sha256", "time", "confidence", "positive", "model_digest")
@@ -42,7 +42,7 @@ def served_confidences(folder: Path, model_digest: str | None = None) -> Confide
     files = sorted(folder.glob("samples-*.parquet"))
     if not files:
         raise ArtifactError(f"{folder}: no samples; serve with --sample-to {folder}, and wait for the first file")
-    schema = pa.schema([TABLES["samples.parquet"].field(name) for name in COLUMNS])
+    schema = pa.schema([SAMPLES.field(name) for name in COLUMNS])
     tables = []
     for path in files:
         try:
