@@ -175,7 +175,7 @@ def running(variant: Variant, folder: Path) -> Iterator[Running]:
             one.signal(signal.SIGKILL)
 
 
-def _wait(one: Running, log: Path, seconds: float = 180) -> None:
+def _wait(one: Running, log: Path | None = None, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and one.process.poll() is None:
         try:
@@ -183,7 +183,7 @@ def _wait(one: Running, log: Path, seconds: float = 180) -> None:
                 return
         except OSError:
             time.sleep(0.2)
-    raise RuntimeError(f"{one.variant.name} did not become ready:\n{log.read_text()[-2000:]}")
+    raise RuntimeError(f"{one.variant.name} did not become ready:\n{log.read_text()[-2000:] if log else ''}")
 
 
 @contextmanager
@@ -196,6 +196,7 @@ def alone(measured: Running, others: Sequence[Running], lock: Path | None) -> It
         if other is not measured:
             other.signal(signal.SIGSTOP)
     try:
+        _wait(measured)  # one that was stopped may have found itself too late
         yield
     finally:
         for other in others:
