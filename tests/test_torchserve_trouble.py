@@ -176,7 +176,7 @@ def test_a_model_that_no_worker_loads_ends_the_server_with_its_reason_in_the_log
         for name, payload in content.items():
             broken.writestr(name, payload)
     command = [sys.executable, "-m", "serving.torchserve", "--store", str(tmp_path)]
-    command += ["--port", str(free_port()), "--start-seconds", "25"]
+    command += ["--port", str(free_port()), "--start-seconds", "25", "--open"]
     ended = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=90, check=False)
     assert ended.returncode == 1
     assert "model.onnx is not the file that bundle.json promises" in ended.stdout
