@@ -16,7 +16,7 @@ from scanloop.errors import ScanloopError
 from serving.access import read_token
 from serving.admission import Admission
 from serving.champion import Champion
-from serving.listening import Listening, Tls
+from serving.listening import Listening, tls_of
 from serving.loaded import Work
 from serving.predictor import Limits, Predictor
 from serving.sampling import sampler_of
@@ -69,7 +69,9 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     drain_seconds: Annotated[float, typer.Option(min=0, help="Answer on for so long after SIGTERM")] = 0,
 ) -> None:
     """Read the bundle, check it against its reference slices, and serve it."""
-    _check(name, tls_certificate, tls_key, tls_clients)
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise typer.BadParameter("letters, digits, '.', '_' and '-' only", param_hint="--name")
+    tls = tls_of(tls_certificate, tls_key, tls_clients)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     cores = threads or usable_cores()
     wanted = Wanted(engine, precision, cores, passes or cores, compile_torch)
@@ -83,7 +85,6 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
         raise typer.Exit(error.exit_code) from error
     limits = Limits(max_batch, max_request_mib * 2**20, timeout_seconds, timeout_seconds)
     admission = Admission(queue, max(4, queue // 8) * limits.body_bytes)
-    tls = None if tls_certificate is None or tls_key is None else Tls(tls_certificate, tls_key, tls_clients)
     listening = Listening(host, port, grpc_port or None, token, tls, drain_seconds)
     sys.argv[1:] = []  # kserve parses the command line when it is imported, and would take our options for its own
     from serving.server import serve as run
@@ -91,14 +92,6 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     with nullcontext() if sampler is None else closing(sampler):
         status = run(Predictor(champion, admission, limits, sampler), listening, reload_seconds or None)
     raise typer.Exit(status)
-
-
-def _check(name: str, certificate: Path | None, key: Path | None, clients: Path | None) -> None:
-    """Refuse options that say nothing of their own."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-        raise typer.BadParameter("letters, digits, '.', '_' and '-' only", param_hint="--name")
-    if (certificate is None) != (key is None) or (clients and certificate is None):
-        raise typer.BadParameter("a certificate needs its key, and clients' certificates both", param_hint="--tls-...")
 
 
 if __name__ == "__main__":

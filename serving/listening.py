@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import typer
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -31,6 +32,17 @@ class Tls:
     certificate: Path
     key: Path
     clients: Path | None = None
+
+
+def tls_of(certificate: Path | None, key: Path | None, clients: Path | None) -> Tls | None:
+    """Certificates as the options give them, or None where none is given.
+
+    Raises:
+        typer.BadParameter: One stands without another that it needs.
+    """
+    if (certificate is None) != (key is None) or (clients and certificate is None):
+        raise typer.BadParameter("a certificate needs its key, and clients' certificates both", param_hint="--tls-...")
+    return None if certificate is None or key is None else Tls(certificate, key, clients)
 
 
 @dataclass(frozen=True)

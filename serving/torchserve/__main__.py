@@ -14,7 +14,7 @@ from scanloop.errors import ScanloopError
 from serving.access import read_token
 from serving.admission import Admission
 from serving.guard import Guard
-from serving.listening import DrainingServer, Listening, Tls
+from serving.listening import DrainingServer, Listening, tls_of
 from serving.torchserve.backend import Backend
 from serving.torchserve.process import TorchServe, check_installed
 from serving.torchserve.proxy import Proxy
@@ -49,8 +49,7 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     drain_seconds: Annotated[float, typer.Option(min=0, help="Answer on for so long after SIGTERM")] = 0,
 ) -> None:
     """Start TorchServe, wait for its workers, pass requests on, and end with what is under way answered."""
-    if (tls_certificate is None) != (tls_key is None) or (tls_clients and tls_certificate is None):
-        raise typer.BadParameter("a certificate needs its key, and clients' certificates both", param_hint="--tls-...")
+    tls = tls_of(tls_certificate, tls_key, tls_clients)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         check_installed()
@@ -59,7 +58,6 @@ def serve(  # noqa: PLR0913, PLR0917 - an option each
     except ScanloopError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error
-    tls = None if tls_certificate is None or tls_key is None else Tls(tls_certificate, tls_key, tls_clients)
     listening = Listening(host, port, None, token, tls, drain_seconds)
     process = TorchServe(store, archived.settings)
     try:
